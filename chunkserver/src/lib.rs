@@ -1,0 +1,1 @@
+//! CairnFS: stores chunk replicas, replicates writes, heals.

@@ -1,0 +1,1 @@
+//! CairnFS: client engine and the FUSE adapter over it.

@@ -1,0 +1,1 @@
+//! CairnFS: names, inodes, chunk table, membership, repair.

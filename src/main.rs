@@ -1,0 +1,2 @@
+//! The `cairn` binary: one file a subcommand.
+fn main() {}
