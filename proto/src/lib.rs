@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod block;
 pub mod data;
+pub mod digest;
 mod ids;
 pub use ids::{ChunkId, Epoch, InodeId, ServerId, SessionId};
 
