@@ -1,0 +1,7 @@
+//! The file system as a library.
+
+pub mod data;
+pub mod error;
+pub mod meta;
+
+pub use error::FsError;
