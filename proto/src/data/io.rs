@@ -158,7 +158,7 @@ fn eof() -> ReadError {
 pub struct Outbox {
     to: WriteHalf,
     queue: Mutex<Queue>,
-    more: Notify,
+    more: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -186,8 +186,9 @@ impl Stream {
                 (ReadHalf::Unix(r), WriteHalf::Unix(w))
             }
         };
-        let out = Arc::new(Outbox { to: write, queue: Mutex::default(), more: Notify::new() });
-        tokio::spawn(Outbox::drain(Arc::downgrade(&out)));
+        let more = Arc::new(Notify::new());
+        let out = Arc::new(Outbox { to: write, queue: Mutex::default(), more: more.clone() });
+        tokio::spawn(Outbox::drain(Arc::downgrade(&out), more));
         (FrameReader::new(read), out)
     }
 }
@@ -235,7 +236,8 @@ impl Outbox {
         self.queue.lock().bytes
     }
 
-    /// Nothing more is sent; the peer sees the end of the stream once the last reference is gone.
+    /// Nothing more is sent, what waits is forgotten; the peer sees the end of the stream once the last
+    /// reference is gone. A server calls this when it stops reading from the peer.
     pub fn close(&self) {
         let mut q = self.queue.lock();
         q.fail();
@@ -263,33 +265,40 @@ impl Outbox {
         }
     }
 
-    async fn drain(outbox: std::sync::Weak<Self>) {
+    /// Waits without a reference of its own, so that dropping the last other one closes the socket at once.
+    async fn drain(outbox: std::sync::Weak<Self>, more: Arc<Notify>) {
         loop {
-            // Held only while there is something to write, so that dropping the last other reference ends this task.
+            more.notified().await;
             let Some(out) = outbox.upgrade() else { return };
-            let (empty, failed) = {
-                let q = out.queue.lock();
-                (q.parts.is_empty() || q.corked, q.failed)
-            };
-            if failed {
-                return;
-            }
-            if empty {
-                let wait = std::time::Duration::from_secs(1);
-                let notified = out.more.notified();
-                let _ = tokio::time::timeout(wait, notified).await;
-                continue;
-            }
-            let ready = match &out.to {
-                WriteHalf::Tcp(s) => s.ready(Interest::WRITABLE).await,
-                WriteHalf::Unix(s) => s.ready(Interest::WRITABLE).await,
-            };
-            let mut q = out.queue.lock();
-            match ready {
-                Ok(_) => out.write(&mut q),
-                Err(_) => q.fail(),
+            while out.has_more() {
+                let ready = async {
+                    match &out.to {
+                        WriteHalf::Tcp(s) => s.ready(Interest::WRITABLE).await,
+                        WriteHalf::Unix(s) => s.ready(Interest::WRITABLE).await,
+                    }
+                };
+                let ready = tokio::select! {
+                    ready = ready => ready,
+                    () = more.notified() => continue,
+                };
+                let mut q = out.queue.lock();
+                match ready {
+                    Ok(_) => out.write(&mut q),
+                    Err(_) => q.fail(),
+                }
             }
         }
+    }
+
+    fn has_more(&self) -> bool {
+        let q = self.queue.lock();
+        !q.parts.is_empty() && !q.corked
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.more.notify_one();
     }
 }
 
