@@ -1,0 +1,5 @@
+//! Chunkservers, chunks and their in-sync sets.
+
+/// What happens in the cluster.
+#[derive(Debug)]
+pub enum Event {}

@@ -1,0 +1,1 @@
+//! The gRPC services: they translate, hand over to the owner, and pass its answers on.
