@@ -1,15 +1,17 @@
 //! The asking side of a data connection: many requests in flight, each answered by id.
 
-use super::{Frame, FrameError, Greeting, Header, Outbox, Preamble, PreambleError, Role, Status, Stream};
+use super::{
+    Frame, FrameError, FrameReader, Greeting, Header, Outbox, Preamble, PreambleError, Role, Status, Stream,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// Where a chunkserver listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +50,26 @@ pub enum CallError {
     Frame(#[from] FrameError),
 }
 
-type Waiting = Mutex<Option<HashMap<u32, oneshot::Sender<Frame>>>>;
+type Callback = Box<dyn FnOnce(Option<Frame>) + Send>;
+
+/// Who waits for an answer.
+enum Waiter {
+    Task(oneshot::Sender<Frame>),
+    Call(Callback),
+}
+
+impl Waiter {
+    fn answer(self, frame: Option<Frame>) {
+        match (self, frame) {
+            // The asker may have given up.
+            (Self::Task(to), Some(frame)) => drop(to.send(frame)),
+            (Self::Task(_), None) => {}
+            (Self::Call(f), frame) => f(frame),
+        }
+    }
+}
+
+type Waiting = Mutex<Option<HashMap<u32, Waiter>>>;
 
 /// A connection to one chunkserver. When it breaks every request in flight ends with
 /// [`CallError::Lost`]; make a new one.
@@ -56,7 +77,21 @@ pub struct Client {
     out: Arc<Outbox>,
     waiting: Arc<Waiting>,
     next: AtomicU32,
-    reader: tokio::task::AbortHandle,
+    lost: Arc<Lost>,
+}
+
+/// Set once the connection is of no use any more; the reading task then ends and answers all who wait.
+#[derive(Default)]
+struct Lost {
+    is: AtomicBool,
+    told: Notify,
+}
+
+impl Lost {
+    fn set(&self) {
+        self.is.store(true, Ordering::Release);
+        self.told.notify_one();
+    }
 }
 
 impl Client {
@@ -91,47 +126,56 @@ impl Client {
         }
         let (mut frames, out) = stream.into_frames();
         let waiting: Arc<Waiting> = Arc::new(Mutex::new(Some(HashMap::new())));
-        let answers = waiting.clone();
-        let reader = tokio::spawn(async move {
-            loop {
-                match frames.next().await {
-                    Ok(Some(frame)) => {
-                        let to = answers.lock().as_mut().and_then(|w| w.remove(&frame.header.request));
-                        if let Some(to) = to {
-                            // The asker may have given up.
-                            let _ = to.send(frame);
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(e) => {
-                        tracing::debug!("data connection: {e}");
-                        break;
-                    }
+        let lost = Arc::new(Lost::default());
+        tokio::spawn({
+            let (waiting, lost) = (waiting.clone(), lost.clone());
+            async move {
+                tokio::select! {
+                    () = deliver(&mut frames, &waiting) => {}
+                    () = lost.told.notified() => {}
                 }
+                lost.is.store(true, Ordering::Release);
+                // Outside the lock: a callback may use this client.
+                let left = waiting.lock().take();
+                left.into_iter().flatten().for_each(|(_, w)| w.answer(None));
             }
-            // Drops the senders: everyone who waits hears that the connection is lost.
-            answers.lock().take();
         });
-        Ok(Self { out, waiting, next: AtomicU32::new(1), reader: reader.abort_handle() })
+        Ok(Self { out, waiting, next: AtomicU32::new(1), lost })
     }
 
     /// Whether the connection has broken.
     pub fn is_lost(&self) -> bool {
-        self.waiting.lock().is_none()
+        self.lost.is.load(Ordering::Acquire)
     }
 
     /// Sends a request now (in the order of calls) and returns what waits for its answer.
     /// Dropping that forgets the answer; the request is carried out all the same.
-    pub fn start(&self, mut header: Header, meta: &[u8], data: Bytes) -> Pending {
+    pub fn start(&self, header: Header, meta: &[u8], data: Bytes) -> Pending {
         let (tx, rx) = oneshot::channel();
+        let request = self.send(header, meta, data, Waiter::Task(tx)).unwrap_or(0);
+        Pending { rx, request, waiting: self.waiting.clone() }
+    }
+
+    /// As [`Self::start`], but `then` gets the answer in the reading task itself, which saves waking
+    /// another one: it must not block. `None`: the connection was lost. False: it was lost already, and
+    /// `then` is not called.
+    pub fn start_then(
+        &self,
+        header: Header,
+        meta: &[u8],
+        data: Bytes,
+        then: impl FnOnce(Option<Frame>) + Send + 'static,
+    ) -> bool {
+        self.send(header, meta, data, Waiter::Call(Box::new(then))).is_some()
+    }
+
+    fn send(&self, mut header: Header, meta: &[u8], data: Bytes, waiter: Waiter) -> Option<u32> {
         header.request = self.next.fetch_add(1, Ordering::Relaxed);
-        if let Some(w) = self.waiting.lock().as_mut() {
-            w.insert(header.request, tx);
-        }
+        self.waiting.lock().as_mut()?.insert(header.request, waiter);
         if !self.out.send(&header, meta, data) {
-            self.waiting.lock().take();
+            self.lost.set();
         }
-        Pending { rx, request: header.request, waiting: self.waiting.clone() }
+        Some(header.request)
     }
 
     /// Asks and waits for the answer, at most `limit`.
@@ -147,6 +191,22 @@ impl Client {
     }
 }
 
+/// Hands each answer to whoever waits for it, until the connection ends.
+async fn deliver(frames: &mut FrameReader, waiting: &Waiting) {
+    loop {
+        match frames.next().await {
+            Ok(Some(frame)) => {
+                let to = waiting.lock().as_mut().and_then(|w| w.remove(&frame.header.request));
+                if let Some(to) = to {
+                    to.answer(Some(frame));
+                }
+            }
+            Ok(None) => return,
+            Err(e) => return tracing::debug!("data connection: {e}"),
+        }
+    }
+}
+
 async fn greet<S>(s: &mut S, me: Preamble) -> Result<Greeting, PreambleError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -158,8 +218,7 @@ where
 impl Drop for Client {
     fn drop(&mut self) {
         self.out.close();
-        self.reader.abort();
-        self.waiting.lock().take();
+        self.lost.set();
     }
 }
 
