@@ -4,13 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
-use cairn_proto::rpc;
-
-use crate::core::cluster;
-
-/// A connection of a chunkserver, from its first message to its end. Never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
+use crate::core::cluster::{self, LinkId};
 
 /// What the owner is told.
 #[derive(Debug)]
@@ -18,7 +12,7 @@ pub(crate) enum Message {
     /// Something happened in the cluster.
     Cluster(cluster::Event),
     /// A chunkserver's connection stands: commands for it go here.
-    Linked(LinkId, tokio::sync::mpsc::Sender<rpc::MasterCommand>),
+    Linked(LinkId, tokio::sync::mpsc::Sender<cluster::Down>),
 }
 
 /// Talks to the owner. Cheap to clone; never blocks.
@@ -37,7 +31,7 @@ impl OwnerHandle {
     /// Announces a chunkserver's connection; call it before the `Registered` event that names the link.
     /// When `commands` is full or closed the owner drops it: the shell sees its receiver end, and
     /// closes the stream.
-    pub fn link(&self, commands: tokio::sync::mpsc::Sender<rpc::MasterCommand>) -> LinkId {
+    pub fn link(&self, commands: tokio::sync::mpsc::Sender<cluster::Down>) -> LinkId {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         self.tell(Message::Linked(id, commands));
         id

@@ -1,0 +1,96 @@
+//! What the cluster core keeps in the store, and how it reads it.
+
+use cairn_proto::{ChunkId, Epoch, InodeId, ServerId, rpc};
+
+/// A chunk as the store has it: the whole truth about who holds every acknowledged byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkRecord {
+    /// Its id.
+    pub chunk: ChunkId,
+    /// Up by one with every change of `in_sync`.
+    pub epoch: Epoch,
+    /// Ordered; the first is the primary. Never empty, never below [`ChunkRecord::majority`].
+    pub in_sync: Vec<ServerId>,
+    /// Copies wanted.
+    pub wanted: u32,
+    /// The inode that it belongs to.
+    pub inode: InodeId,
+    /// Its place in the file: bytes from `index * chunk_size`.
+    pub index: u64,
+}
+
+impl ChunkRecord {
+    /// The fewest servers that its in-sync set may have.
+    pub fn majority(&self) -> usize {
+        majority(self.wanted)
+    }
+
+    /// The server that orders its writes.
+    pub fn primary(&self) -> Option<ServerId> {
+        self.in_sync.first().copied()
+    }
+
+    /// Whether `server` is in the in-sync set.
+    pub fn has(&self, server: ServerId) -> bool {
+        self.in_sync.contains(&server)
+    }
+
+    /// Whether there are as many copies as wanted.
+    pub fn is_whole(&self) -> bool {
+        self.in_sync.len() >= self.wanted as usize
+    }
+
+    /// As messages carry it.
+    pub fn info(&self) -> rpc::ChunkInfo {
+        rpc::ChunkInfo {
+            chunk: self.chunk.0,
+            epoch: self.epoch.0,
+            in_sync: self.in_sync.iter().map(|s| s.0).collect(),
+            wanted: self.wanted,
+            inode: self.inode.0,
+            index: self.index,
+        }
+    }
+}
+
+/// The fewest of `wanted` copies that are more than half.
+pub fn majority(wanted: u32) -> usize {
+    wanted as usize / 2 + 1
+}
+
+/// A chunk that is to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GarbageRecord {
+    /// Its id.
+    pub chunk: ChunkId,
+    /// The servers that were in its in-sync set.
+    pub servers: Vec<ServerId>,
+}
+
+/// A chunkserver as the store has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerRecord {
+    /// Its id.
+    pub id: ServerId,
+    /// Data wire, "host:port".
+    pub addr: String,
+    /// Data wire on a Unix socket of its machine; empty: none.
+    pub unix_path: String,
+    /// Drawn anew at each start of its machine.
+    pub boot_id: String,
+    /// The failure domain that it stands in; empty: unknown.
+    pub rack: String,
+}
+
+/// The chunk table as the cluster core sees it, including everything that the effects of earlier
+/// events have put (whether committed or not).
+pub trait ChunkView {
+    /// A chunk's record; `None`: never made, or deleted.
+    fn chunk(&self, id: ChunkId) -> Option<ChunkRecord>;
+
+    /// Up to `limit` records in the order of their ids, from the first id ≥ `from`.
+    fn chunks_from(&self, from: ChunkId, limit: usize) -> Vec<ChunkRecord>;
+
+    /// Up to `limit` chunks that are to be deleted, in the order of their ids, from the first id ≥ `from`.
+    fn garbage_from(&self, from: ChunkId, limit: usize) -> Vec<GarbageRecord>;
+}
