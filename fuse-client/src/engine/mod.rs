@@ -1,5 +1,6 @@
 //! The file system as a library.
 
+pub mod attr;
 pub mod data;
 pub mod error;
 pub mod meta;

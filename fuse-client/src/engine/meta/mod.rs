@@ -1,1 +1,8 @@
 //! The metadata half: the session with the master, and what may be known without asking it.
+
+pub mod chunks;
+mod connection;
+pub mod core;
+pub mod session;
+
+pub use session::{Session, SessionConfig, SessionEvent};

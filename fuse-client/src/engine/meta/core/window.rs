@@ -1,0 +1,123 @@
+//! The operations that were sent and not answered.
+//!
+//! The master keeps the reply to operation `id` in slot `id mod 256` of the session, so that it can give the
+//! same answer again. An operation may therefore start only when the one 256 before it has been answered:
+//! the window is one of ids, not a count.
+
+use std::collections::BTreeMap;
+
+use cairn_proto::rpc;
+
+/// Width of the window.
+pub const WINDOW: u64 = 256;
+
+/// Unanswered operations in order of their ids, each with whoever waits for the answer.
+#[derive(Debug)]
+pub struct Window<W> {
+    next: u64,
+    unanswered: BTreeMap<u64, (rpc::op::Op, W)>,
+}
+
+impl<W> Default for Window<W> {
+    fn default() -> Self {
+        Self { next: 1, unanswered: BTreeMap::new() }
+    }
+}
+
+impl<W> Window<W> {
+    /// Whether an operation may start now.
+    pub fn has_room(&self) -> bool {
+        self.unanswered.first_key_value().is_none_or(|(oldest, _)| self.next < oldest + WINDOW)
+    }
+
+    /// Starts an operation and returns it as it goes over the wire. Only when there [is room](Self::has_room).
+    pub fn start(&mut self, op: rpc::op::Op, waiter: W) -> rpc::Op {
+        debug_assert!(self.has_room());
+        let id = self.next;
+        self.next += 1;
+        self.unanswered.insert(id, (op.clone(), waiter));
+        rpc::Op { id, op: Some(op) }
+    }
+
+    /// An answer arrived: the operation and its waiter. None for an answer to nothing, or a second one.
+    pub fn finish(&mut self, id: u64) -> Option<(rpc::op::Op, W)> {
+        self.unanswered.remove(&id)
+    }
+
+    /// What has to be sent again on a new connection, in order.
+    pub fn unanswered(&self) -> impl Iterator<Item = rpc::Op> + '_ {
+        self.unanswered.iter().map(|(id, (op, _))| rpc::Op { id: *id, op: Some(op.clone()) })
+    }
+
+    /// Gives up on everything: the waiters, in order.
+    pub fn abandon(&mut self) -> Vec<W> {
+        std::mem::take(&mut self.unanswered).into_values().map(|(_, w)| w).collect()
+    }
+}
+
+/// Whether the operation changes anything at the master: if it does and its answer was not waited for,
+/// what is cached may be wrong.
+pub fn changes(op: &rpc::op::Op) -> bool {
+    use rpc::op::Op;
+    match op {
+        Op::SetAttr(_)
+        | Op::Make(_)
+        | Op::Unlink(_)
+        | Op::Rmdir(_)
+        | Op::Rename(_)
+        | Op::Link(_)
+        | Op::SetXattr(_)
+        | Op::RemoveXattr(_)
+        | Op::DropChunks(_)
+        | Op::Grow(_) => true,
+        Op::Lookup(_)
+        | Op::GetAttr(_)
+        | Op::ReadLink(_)
+        | Op::ReadDir(_)
+        | Op::GetXattr(_)
+        | Op::ListXattr(_)
+        | Op::Statfs(_)
+        | Op::Opened(_)
+        | Op::Closed(_)
+        | Op::GetChunks(_)
+        | Op::AllocChunks(_)
+        | Op::ReplicaFailed(_)
+        | Op::Barrier(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op() -> rpc::op::Op {
+        rpc::op::Op::Statfs(rpc::Statfs {})
+    }
+
+    #[test]
+    fn an_old_unanswered_operation_keeps_its_slot() {
+        let mut w = Window::default();
+        for n in 0..WINDOW {
+            assert!(w.has_room());
+            assert_eq!(w.start(op(), n).id, n + 1);
+        }
+        assert!(!w.has_room());
+        assert!(w.finish(2).is_some());
+        assert!(!w.has_room(), "slot 1 is still taken");
+        assert_eq!(w.finish(1).map(|(_, waiter)| waiter), Some(0));
+        assert!(w.has_room());
+        assert!(w.finish(1).is_none(), "answered twice");
+    }
+
+    #[test]
+    fn what_is_unanswered_is_sent_again_in_order() {
+        let mut w = Window::default();
+        for n in 0..5 {
+            w.start(op(), n);
+        }
+        w.finish(3);
+        assert_eq!(w.unanswered().map(|o| o.id).collect::<Vec<_>>(), [1, 2, 4, 5]);
+        assert_eq!(w.abandon(), [0, 1, 3, 4]);
+        assert_eq!(w.unanswered().count(), 0);
+    }
+}

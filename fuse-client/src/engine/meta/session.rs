@@ -1,0 +1,323 @@
+//! The session with the master: operations with deadline and replay over connections that come and go.
+//!
+//! Whoever has an operation pushes it into the stream himself; one task reads the answers and wakes the waiters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_proto::backoff::Backoff;
+use cairn_proto::rpc::client_message::Msg as Up;
+use cairn_proto::rpc::event::Event as MasterEvent;
+use cairn_proto::rpc::master_message::Msg as Down;
+use cairn_proto::rpc::op::Op;
+use cairn_proto::rpc::{
+    ChunkInfo, ClientMessage, EventAck, Goodbye, Hello, KeepAlive, MasterMessage, Reply, ServerInfo, Welcome,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tonic::Streaming;
+
+use super::connection::{ConnectError, Connection, connect};
+use super::core::window::{Window, changes};
+use crate::engine::error::FsError;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MOST: Duration = Duration::from_secs(1);
+
+/// Settings of the session.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// "host:port" of each master.
+    pub masters: Vec<String>,
+    /// For people: where it is mounted.
+    pub mount_dir: String,
+    /// For people: the machine's name.
+    pub host: String,
+    /// How long an operation waits for its answer.
+    pub outage: Duration,
+}
+
+/// What the session tells the engine, in the order in which it happened.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// Another session arrives: write back, forget, then [`Session::acknowledge`] with this id.
+    Recall(u64),
+    /// This session is the only one left.
+    Exclusive,
+    /// A chunk's in-sync set changed.
+    Chunk(ChunkInfo),
+    /// The chunkservers there are.
+    Servers(Vec<ServerInfo>),
+    /// The stream broke and is there again.
+    Resumed(Welcome),
+    /// A change took place whose caller had given up waiting: what is cached may be wrong.
+    LateChange,
+}
+
+type Waiter = oneshot::Sender<Reply>;
+
+#[derive(Default)]
+struct State {
+    window: Window<Waiter>,
+    up: Option<mpsc::UnboundedSender<ClientMessage>>,
+    session: u64,
+    cluster: bytes::Bytes,
+    closed: bool,
+}
+
+/// One mount's standing with the master.
+pub struct Session {
+    config: SessionConfig,
+    state: Mutex<State>,
+    room: Notify,
+    closing: Notify,
+    events: mpsc::UnboundedSender<SessionEvent>,
+}
+
+impl Session {
+    /// Opens a session with any of the masters, trying until `config.outage` has passed.
+    ///
+    /// # Errors
+    /// The last reason why none could be had.
+    pub async fn open(
+        config: SessionConfig,
+    ) -> Result<(Arc<Self>, Welcome, mpsc::UnboundedReceiver<SessionEvent>), ConnectError> {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let session = Arc::new(Self {
+            config,
+            state: Mutex::default(),
+            room: Notify::new(),
+            closing: Notify::new(),
+            events,
+        });
+        let deadline = tokio::time::Instant::now() + session.config.outage;
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        let connection = loop {
+            match session.try_masters().await {
+                Ok(connection) => break connection,
+                Err(e @ (ConnectError::Address(_) | ConnectError::Refused { .. })) => return Err(e),
+                Err(e) => {
+                    let pause = backoff.next(rand::random());
+                    if tokio::time::Instant::now() + pause > deadline {
+                        return Err(e);
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        };
+        let welcome = connection.welcome.clone();
+        let down = session.adopt(connection);
+        tokio::spawn(session.clone().run(down));
+        tokio::spawn(session.clone().keep_alive());
+        Ok((session, welcome, receiver))
+    }
+
+    /// Carries out one operation.
+    ///
+    /// # Errors
+    /// [`FsError::Refused`] with the master's errno; [`FsError::TimedOut`] when the outage lasts too long: then it is
+    /// not known whether the operation has been or will be carried out.
+    pub async fn call(&self, op: Op) -> Result<Reply, FsError> {
+        let answer = async {
+            let waiter = self.start(op).await?;
+            waiter.await.map_err(|_| FsError::Unreachable("the session has ended".into()))
+        };
+        let reply = tokio::time::timeout(self.config.outage, answer)
+            .await
+            .map_err(|_| FsError::TimedOut("the master does not answer".into()))??;
+        match reply.errno {
+            0 => Ok(reply),
+            errno => Err(FsError::Refused { errno, detail: reply.detail }),
+        }
+    }
+
+    /// Sends an operation whose answer does not matter.
+    pub fn tell(self: &Arc<Self>, op: Op) {
+        let session = self.clone();
+        tokio::spawn(async move {
+            if let Err(e) = session.call(op).await {
+                tracing::debug!(error = %e, "the master did not take a notice");
+            }
+        });
+    }
+
+    /// How long an operation waits for its answer.
+    pub fn outage(&self) -> Duration {
+        self.config.outage
+    }
+
+    /// The event with this id has been dealt with.
+    pub fn acknowledge(&self, id: u64) {
+        self.send(Up::EventAck(EventAck { id }));
+    }
+
+    /// Ends the session. Everything unanswered fails.
+    pub fn close(&self) {
+        self.send(Up::Goodbye(Goodbye {}));
+        let waiters = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.up = None;
+            state.window.abandon()
+        };
+        drop(waiters);
+        self.room.notify_waiters();
+        self.closing.notify_one();
+    }
+
+    fn send(&self, msg: Up) {
+        if let Some(up) = &self.state.lock().up {
+            // Fails when the stream has just broken; what matters is sent again on the next one.
+            let _ = up.send(ClientMessage { msg: Some(msg) });
+        }
+    }
+
+    async fn start(&self, op: Op) -> Result<oneshot::Receiver<Reply>, FsError> {
+        loop {
+            let room = self.room.notified();
+            {
+                let mut state = self.state.lock();
+                if state.closed {
+                    return Err(FsError::Unreachable("the session has ended".into()));
+                }
+                if state.window.has_room() {
+                    let (tx, rx) = oneshot::channel();
+                    let op = state.window.start(op, tx);
+                    if let Some(up) = &state.up {
+                        let _ = up.send(ClientMessage { msg: Some(Up::Op(op)) });
+                    }
+                    return Ok(rx);
+                }
+            }
+            room.await;
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let state = self.state.lock();
+        Hello {
+            session: state.session,
+            mount_dir: self.config.mount_dir.clone(),
+            pid: std::process::id(),
+            host: self.config.host.clone(),
+            cluster_id: state.cluster.clone(),
+            protocol: cairn_proto::PROTOCOL,
+        }
+    }
+
+    async fn try_masters(&self) -> Result<Connection, ConnectError> {
+        let mut last = ConnectError::Address(String::new());
+        for master in &self.config.masters {
+            match connect(master, self.hello(), self.config.outage).await {
+                Ok(connection) => return Ok(connection),
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    /// Makes the connection the one in use and sends on it what was unanswered.
+    fn adopt(&self, connection: Connection) -> Streaming<MasterMessage> {
+        let Connection { up, down, welcome } = connection;
+        let mut state = self.state.lock();
+        state.session = welcome.session;
+        state.cluster = welcome.cluster_id;
+        for op in state.window.unanswered() {
+            let _ = up.send(ClientMessage { msg: Some(Up::Op(op)) });
+        }
+        state.up = Some(up);
+        down
+    }
+
+    async fn run(self: Arc<Self>, mut down: Streaming<MasterMessage>) {
+        loop {
+            tokio::select! {
+                () = self.read(&mut down) => {}
+                () = self.closing.notified() => return,
+            }
+            self.state.lock().up = None;
+            let Some(next) = self.reconnect().await else { return };
+            let welcome = next.welcome.clone();
+            down = self.adopt(next);
+            tracing::info!(session = welcome.session, renewed = welcome.renewed, "the master is back");
+            let _ = self.events.send(SessionEvent::Resumed(welcome));
+        }
+    }
+
+    /// None: the session was closed meanwhile.
+    async fn reconnect(&self) -> Option<Connection> {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        let mut told = false;
+        loop {
+            if self.state.lock().closed {
+                return None;
+            }
+            match self.try_masters().await {
+                Ok(connection) => return Some(connection),
+                Err(e) if !told => {
+                    told = true;
+                    tracing::warn!(error = %e, "no master can be reached; trying again until one is");
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next(rand::random())) => {}
+                () = self.closing.notified() => return None,
+            }
+        }
+    }
+
+    /// Returns when the stream has ended.
+    async fn read(&self, down: &mut Streaming<MasterMessage>) {
+        loop {
+            match down.message().await {
+                Ok(Some(MasterMessage { msg: Some(msg) })) => self.received(msg),
+                Ok(Some(MasterMessage { msg: None })) => tracing::warn!("a message of an unknown kind"),
+                Ok(None) => return,
+                Err(status) => {
+                    tracing::info!(error = %status, "the stream to the master broke");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn received(&self, msg: Down) {
+        match msg {
+            Down::Reply(reply) => {
+                let Some((op, waiter)) = self.state.lock().window.finish(reply.id) else { return };
+                self.room.notify_waiters();
+                if waiter.send(reply).is_err() && changes(&op) {
+                    let _ = self.events.send(SessionEvent::LateChange);
+                }
+            }
+            Down::Event(event) => {
+                let told = match event.event {
+                    Some(MasterEvent::Recall(_)) => SessionEvent::Recall(event.id),
+                    Some(MasterEvent::Exclusive(_)) => SessionEvent::Exclusive,
+                    Some(MasterEvent::Chunk(chunk)) => SessionEvent::Chunk(chunk),
+                    Some(MasterEvent::Servers(s)) => SessionEvent::Servers(s.servers),
+                    None => return,
+                };
+                let wants_answer = event.id != 0 && !matches!(told, SessionEvent::Recall(_));
+                let _ = self.events.send(told);
+                if wants_answer {
+                    self.acknowledge(event.id);
+                }
+            }
+            Down::Welcome(_) => tracing::warn!("a second welcome on one stream"),
+        }
+    }
+
+    async fn keep_alive(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(KEEP_ALIVE);
+        loop {
+            tick.tick().await;
+            if self.state.lock().closed {
+                return;
+            }
+            self.send(Up::KeepAlive(KeepAlive {}));
+        }
+    }
+}
