@@ -2,6 +2,12 @@
 //! random source. Time and randomness come in as arguments, effects go out as values.
 
 pub mod cluster;
+pub mod errno;
+pub mod keys;
+pub mod namespace;
+pub mod records;
+pub mod scratch;
+pub mod view;
 
 /// Milliseconds on a monotonic clock, from an arbitrary start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,142 @@
+//! What a group of operations has changed and not committed yet, laid over the store.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::records::Counters;
+use super::view::{View, ViewError, Visit};
+
+/// Changes that are committed together: a value to put, or `None` to delete.
+pub type Batch = BTreeMap<Vec<u8>, Option<Bytes>>;
+
+/// The state as the current group sees it: its own changes first, then the store.
+pub struct Scratch<'a> {
+    base: &'a dyn View,
+    changes: Batch,
+    /// What `changes` held under the keys touched since the last savepoint; the outer `None`: nothing.
+    undo: Vec<(Vec<u8>, Option<Option<Bytes>>)>,
+    /// The counters, as they will be after the commit.
+    pub counters: Counters,
+    counters_saved: Counters,
+    counters_base: Counters,
+}
+
+impl<'a> Scratch<'a> {
+    /// Nothing changed yet over `base`, whose counters are `counters`.
+    pub fn new(base: &'a dyn View, counters: Counters) -> Self {
+        Self {
+            base,
+            changes: Batch::new(),
+            undo: Vec::new(),
+            counters,
+            counters_saved: counters,
+            counters_base: counters,
+        }
+    }
+
+    /// From here on, [`Self::rollback`] comes back to this point.
+    pub fn savepoint(&mut self) {
+        self.undo.clear();
+        self.counters_saved = self.counters;
+    }
+
+    /// Takes back everything since the last savepoint.
+    pub fn rollback(&mut self) {
+        for (key, before) in self.undo.drain(..).rev() {
+            match before {
+                Some(value) => self.changes.insert(key, value),
+                None => self.changes.remove(&key),
+            };
+        }
+        self.counters = self.counters_saved;
+    }
+
+    /// Whether anything changed since the last savepoint.
+    pub fn changed(&self) -> bool {
+        !self.undo.is_empty()
+    }
+
+    /// Puts a value.
+    pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        let before = self.changes.insert(key.clone(), Some(value.into()));
+        self.undo.push((key, before));
+    }
+
+    /// Deletes a key; no matter whether it is there.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        let before = self.changes.insert(key.clone(), None);
+        self.undo.push((key, before));
+    }
+
+    /// Deletes everything whose key starts with `prefix`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn delete_all(&mut self, prefix: &[u8]) -> Result<(), ViewError> {
+        let mut keys = Vec::new();
+        self.scan(prefix, prefix, &mut |key, _| {
+            keys.push(key.to_vec());
+            true
+        })?;
+        for key in keys {
+            self.delete(key);
+        }
+        Ok(())
+    }
+
+    /// All changes, the counters included, and the counters to go on with.
+    pub fn into_batch(mut self) -> (Batch, Counters) {
+        if self.counters != self.counters_base {
+            let value = self.counters.encode();
+            self.changes.insert(super::keys::COUNTERS.to_vec(), Some(value));
+        }
+        (self.changes, self.counters)
+    }
+}
+
+impl View for Scratch<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
+        match self.changes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.base.get(key),
+        }
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), ViewError> {
+        let start = from.max(prefix);
+        let mut ours = self
+            .changes
+            .range::<[u8], _>((Bound::Included(start), Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .peekable();
+        let mut go_on = true;
+        self.base.scan(prefix, from, &mut |key, value| {
+            while let Some((our_key, our_value)) = ours.next_if(|(k, _)| k.as_slice() < key) {
+                if let Some(v) = our_value {
+                    go_on = visit(our_key, v);
+                    if !go_on {
+                        return false;
+                    }
+                }
+            }
+            go_on = match ours.next_if(|(k, _)| k.as_slice() == key) {
+                Some((_, Some(v))) => visit(key, v),
+                Some((_, None)) => true,
+                None => visit(key, value),
+            };
+            go_on
+        })?;
+        if go_on {
+            for (key, value) in ours {
+                if let Some(v) = value
+                    && !visit(key, v)
+                {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
