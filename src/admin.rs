@@ -1,0 +1,61 @@
+//! Questions to a master.
+
+use std::time::Duration;
+
+use cairn_proto::rpc::admin_client::AdminClient;
+use cairn_proto::rpc::{FileReply, FileRequest, StatusReply, StatusRequest};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::error::Failure;
+
+/// How long one master may take to answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+async fn connect(master: &str) -> Result<AdminClient<Channel>, Failure> {
+    let endpoint = Endpoint::from_shared(format!("http://{master}"))
+        .map_err(|e| Failure::Usage(format!("{master}: {e}")))?
+        .connect_timeout(LIMIT)
+        .timeout(LIMIT);
+    let channel = endpoint.connect().await.map_err(|e| Failure::system(format!("master {master}"), &e))?;
+    Ok(AdminClient::new(channel))
+}
+
+/// The cluster as the first of the masters that answers sees it.
+pub async fn status(masters: &[String]) -> Result<StatusReply, Failure> {
+    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
+    for master in masters {
+        match status_of(master).await {
+            Ok(reply) => return Ok(reply),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+async fn status_of(master: &str) -> Result<StatusReply, Failure> {
+    let reply = connect(master).await?.status(StatusRequest {}).await;
+    reply.map(tonic::Response::into_inner).map_err(|e| refused(master, &e))
+}
+
+/// An inode's chunks, from the first of the masters that answers.
+pub async fn file(masters: &[String], inode: u64) -> Result<FileReply, Failure> {
+    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
+    for master in masters {
+        let mut client = match connect(master).await {
+            Ok(client) => client,
+            Err(e) => {
+                last = e;
+                continue;
+            }
+        };
+        match client.file(FileRequest { inode }).await {
+            Ok(reply) => return Ok(reply.into_inner()),
+            Err(e) => last = refused(master, &e),
+        }
+    }
+    Err(last)
+}
+
+fn refused(master: &str, status: &tonic::Status) -> Failure {
+    Failure::System(format!("master {master}: {} ({:?})", status.message(), status.code()))
+}

@@ -1,0 +1,170 @@
+//! `cairn status`: masters, chunkservers, mounts and copies.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use cairn_proto::rpc::{ChunkserverStatus, NodeState, StatusReply};
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+use crate::supervisor::layout::Layout;
+use crate::{admin, commands, process, values};
+
+/// Flags of `cairn status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// As JSON
+    #[arg(long, env = "CAIRN_JSON", hide_env_values = true)]
+    pub json: bool,
+    /// Data directory of a cluster that `cairn up` runs
+    #[arg(long, value_name = "DIR", env = "CAIRN_DATA", hide_env_values = true, conflicts_with = "master",
+          default_value_os_t = commands::default_data())]
+    pub data: PathBuf,
+    /// The masters [default: those of the cluster in --data]
+    #[arg(long, value_name = "ADDR,…", env = "CAIRN_MASTER", hide_env_values = true, value_delimiter = ',',
+          value_parser = values::address)]
+    pub master: Vec<String>,
+}
+
+/// Shows the cluster. Errors: no cluster there, no master answers.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let masters = match args.master.is_empty() {
+        false => args.master.clone(),
+        true => vec![Layout::new(&commands::absolute(&args.data)?).load()?.master_address()],
+    };
+    let reply = process::small_runtime()?.block_on(admin::status(&masters))?;
+    match args.json {
+        true => println!("{:#}", as_json(&reply)),
+        false => print!("{}", as_text(&reply)),
+    }
+    Ok(())
+}
+
+/// A server's state in one word.
+pub fn state(server: &ChunkserverStatus) -> &'static str {
+    match server.info.as_ref().map_or(NodeState::Unspecified, |i| i.state()) {
+        NodeState::Unspecified => "unknown",
+        NodeState::Joining => "joining",
+        NodeState::Alive => "alive",
+        NodeState::Suspected => "suspected",
+        NodeState::Dead => "dead",
+        NodeState::Draining => "draining",
+        NodeState::Maintenance => "maintenance",
+    }
+}
+
+fn address(server: &ChunkserverStatus) -> (u32, &str) {
+    server.info.as_ref().map_or((0, ""), |i| (i.id, i.addr.as_str()))
+}
+
+fn as_json(reply: &StatusReply) -> Value {
+    let masters =
+        reply.masters.iter().map(|m| json!({"id": m.id, "addr": m.addr, "pid": m.pid, "leader": m.leader}));
+    let chunkservers = reply.chunkservers.iter().map(|s| {
+        let (id, addr) = address(s);
+        let disks = s.disks.iter().map(|d| {
+            json!({"path": d.path, "total_bytes": d.total_bytes, "free_bytes": d.free_bytes, "failed": d.failed})
+        });
+        json!({"id": id, "addr": addr, "pid": s.pid, "state": state(s), "disks": disks.collect::<Vec<_>>(),
+               "used_bytes": s.used_bytes, "chunks": s.chunks})
+    });
+    let mounts = reply
+        .mounts
+        .iter()
+        .map(|m| json!({"dir": m.dir, "pid": m.pid, "host": m.host, "exclusive": m.exclusive}));
+    json!({
+        "masters": masters.collect::<Vec<_>>(),
+        "chunkservers": chunkservers.collect::<Vec<_>>(),
+        "mounts": mounts.collect::<Vec<_>>(),
+        "chunks": {"total": reply.chunks_total, "under_replicated": reply.chunks_under_replicated,
+                   "missing": reply.chunks_missing},
+    })
+}
+
+fn as_text(reply: &StatusReply) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{:<12} {:>4}  {:<22} {:>8}  state", "", "id", "address", "pid");
+    for m in &reply.masters {
+        let role = if m.leader { "leader" } else { "follower" };
+        let _ = writeln!(out, "{:<12} {:>4}  {:<22} {:>8}  {role}", "master", m.id, m.addr, m.pid);
+    }
+    for s in &reply.chunkservers {
+        let (id, addr) = address(s);
+        let free = s.disks.iter().map(|d| d.free_bytes).sum();
+        let _ = writeln!(
+            out,
+            "{:<12} {id:>4}  {addr:<22} {:>8}  {}, {} chunks, {} used, {} free on {} disk(s)",
+            "chunkserver",
+            s.pid,
+            state(s),
+            s.chunks,
+            values::human(s.used_bytes),
+            values::human(free),
+            s.disks.len()
+        );
+    }
+    for m in &reply.mounts {
+        let _ = writeln!(out, "{:<12} {:>4}  {:<22} {:>8}  {}", "mount", "", m.host, m.pid, m.dir);
+    }
+    let _ = writeln!(out, "{}", copies(reply));
+    out
+}
+
+/// One line on the copies.
+pub fn copies(reply: &StatusReply) -> String {
+    let wanted = reply.copies;
+    let (total, under, missing) = (reply.chunks_total, reply.chunks_under_replicated, reply.chunks_missing);
+    match (under, missing) {
+        (0, 0) => format!("{total} chunks, all with {wanted} copies"),
+        (_, 0) => format!("{total} chunks, {under} with fewer than {wanted} copies"),
+        _ => format!("{total} chunks, {under} with fewer than {wanted} copies, {missing} without any"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_proto::rpc::{Disk, MasterStatus, MountStatus, ServerInfo};
+
+    fn reply() -> StatusReply {
+        StatusReply {
+            masters: vec![MasterStatus { id: 1, addr: "127.0.0.1:1".into(), pid: 10, leader: true }],
+            chunkservers: vec![ChunkserverStatus {
+                info: Some(ServerInfo {
+                    id: 2,
+                    addr: "127.0.0.1:2".into(),
+                    state: NodeState::Alive as i32,
+                    ..Default::default()
+                }),
+                pid: 11,
+                disks: vec![Disk { path: "/d".into(), total_bytes: 9, free_bytes: 4, failed: false }],
+                used_bytes: 5,
+                chunks: 6,
+                ..Default::default()
+            }],
+            mounts: vec![MountStatus { dir: "/mnt".into(), pid: 12, ..Default::default() }],
+            chunks_total: 7,
+            chunks_under_replicated: 1,
+            copies: 3,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn json_has_the_promised_shape() {
+        let v = as_json(&reply());
+        assert_eq!(v["masters"], json!([{"id": 1, "addr": "127.0.0.1:1", "pid": 10, "leader": true}]));
+        assert_eq!(v["chunkservers"][0]["state"], "alive");
+        assert_eq!(v["chunkservers"][0]["used_bytes"], 5);
+        assert_eq!(v["chunkservers"][0]["disks"][0]["free_bytes"], 4);
+        assert_eq!(v["mounts"][0]["dir"], "/mnt");
+        assert_eq!(v["mounts"][0]["pid"], 12);
+        assert_eq!(v["chunks"], json!({"total": 7, "under_replicated": 1, "missing": 0}));
+    }
+
+    #[test]
+    fn text_says_what_is_not_well() {
+        assert!(as_text(&reply()).contains("7 chunks, 1 with fewer than 3 copies"));
+    }
+}
