@@ -6,3 +6,4 @@ pub mod core;
 pub mod session;
 
 pub use session::{Session, SessionConfig, SessionEvent};
+pub use connection::ConnectError;

@@ -165,6 +165,34 @@ impl MetaCache {
         }
     }
 
+    /// A page of a listing, which begins behind `after`. If the listing is the first to get so far, the directory is known
+    /// up to there.
+    pub fn learn_listed(
+        &mut self,
+        asked: Asked,
+        directory: u64,
+        after: &[u8],
+        page: &[PageEntry],
+        end: bool,
+    ) {
+        if !self.enabled {
+            return;
+        }
+        let known = self.directories.get_or_insert_mut(directory, Directory::default).continues_at(after);
+        if known {
+            self.learn_page(asked, directory, page, end);
+            return;
+        }
+        for entry in page {
+            self.learn_entry(asked, directory, &entry.name, Some(&entry.attr));
+        }
+    }
+
+    /// Up to which name a directory has been read.
+    pub fn cursor(&self, directory: u64) -> Option<Bytes> {
+        self.directories.peek(&directory).map(Directory::cursor)
+    }
+
     /// A lookup in `directory` had to ask: what should be read ahead now.
     pub fn missed(&mut self, directory: u64) -> Option<ReadAhead> {
         if !self.enabled {

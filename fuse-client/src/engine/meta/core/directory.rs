@@ -63,6 +63,16 @@ impl Directory {
         !self.done
     }
 
+    /// Whether a page that begins behind `after` is the next one.
+    pub(super) fn continues_at(&self, after: &[u8]) -> bool {
+        !self.done && self.cursor == after
+    }
+
+    /// Everything up to this name has been read.
+    pub(super) fn cursor(&self) -> Bytes {
+        self.cursor.clone()
+    }
+
     /// The reading ended (all pages read, or an error).
     pub(super) fn reading_ended(&mut self) {
         self.reading = false;

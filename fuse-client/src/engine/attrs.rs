@@ -1,0 +1,175 @@
+//! Attributes: reading and changing them; the space report.
+
+use cairn_proto::rpc::reply::Result as ReplyResult;
+use cairn_proto::rpc::{self, op::Op};
+
+use super::attr::{FileAttr, Timestamp};
+use super::{Engine, FsError, attr_of};
+
+/// The largest file: 2^63 − 1 bytes.
+pub(super) const LARGEST: u64 = i64::MAX as u64;
+
+/// A time to be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// To the present.
+    Now,
+    /// To this.
+    To(Timestamp),
+}
+
+/// Attributes to be changed; those that are `None` stay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Truncate or extend to so many bytes.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change of the content.
+    pub mtime: Option<SetTime>,
+    /// Last change of the attributes (the kernel's, where it keeps it).
+    pub ctime: Option<Timestamp>,
+    /// Take suid, and sgid where the group may execute, away.
+    pub kill_suidgid: bool,
+}
+
+/// What `statfs` reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceReport {
+    /// Bytes that would fit into the empty cluster, all copies counted.
+    pub total_bytes: u64,
+    /// Bytes that still fit.
+    pub free_bytes: u64,
+    /// Inodes in use.
+    pub files: u64,
+    /// Inodes that may still be made.
+    pub free_files: u64,
+}
+
+impl SetAttr {
+    fn request(&self, inode: u64) -> rpc::SetAttr {
+        let time = |t: Option<SetTime>| match t {
+            Some(SetTime::To(t)) => Some(rpc::Time::from(t)),
+            _ => None,
+        };
+        rpc::SetAttr {
+            inode,
+            mode: self.mode.map(|m| m & 0o7777),
+            uid: self.uid,
+            gid: self.gid,
+            size: self.size,
+            atime: time(self.atime),
+            mtime: time(self.mtime),
+            atime_now: self.atime == Some(SetTime::Now),
+            mtime_now: self.mtime == Some(SetTime::Now),
+            kill_suidgid: self.kill_suidgid,
+            ctime: self.ctime.map(Into::into),
+        }
+    }
+}
+
+impl Engine {
+    /// An inode's attributes.
+    ///
+    /// # Errors
+    /// [`FsError::Refused`] when there is no such inode; outages.
+    pub async fn getattr(&self, inode: u64) -> Result<FileAttr, FsError> {
+        let asked = {
+            let mut cache = self.cache.lock();
+            if let Some(attr) = cache.attr(inode) {
+                drop(cache);
+                return Ok(self.seen(attr));
+            }
+            cache.asking()
+        };
+        let attr = attr_of(self.session.call(Op::GetAttr(rpc::GetAttr { inode })).await?)?;
+        self.cache.lock().learn_attr(asked, &attr);
+        Ok(self.seen(attr))
+    }
+
+    /// The attributes as a caller is to see them: with what was written here and is not known to the master.
+    pub(super) fn seen(&self, mut attr: FileAttr) -> FileAttr {
+        if attr.is_regular()
+            && self.exclusive()
+            && let Some(file) = self.inodes.get(attr.inode)
+        {
+            file.overlay(&mut attr);
+        }
+        attr
+    }
+
+    /// Changes attributes.
+    ///
+    /// # Errors
+    /// Those of the master; [`FsError::TooLarge`] beyond 2^63 − 1 bytes; outages.
+    pub async fn setattr(&self, inode: u64, change: SetAttr) -> Result<FileAttr, FsError> {
+        self.changeable()?;
+        if let Some(size) = change.size {
+            return self.resize(inode, size, change).await;
+        }
+        let Some(file) = self.inodes.get(inode) else {
+            return Ok(self.seen(self.send_setattr(inode, &change).await?));
+        };
+        // A Grow on its way must not overwrite a time that is set now.
+        let _in_order = file.telling.lock().await;
+        let untold = file.local.lock().mtime;
+        let attr = self.send_setattr(inode, &change).await?;
+        if change.mtime.is_some() {
+            let mut local = file.local.lock();
+            if local.mtime == untold {
+                local.mtime = None;
+            }
+        }
+        Ok(self.seen(attr))
+    }
+
+    async fn resize(&self, inode: u64, size: u64, change: SetAttr) -> Result<FileAttr, FsError> {
+        if size > LARGEST {
+            return Err(FsError::TooLarge);
+        }
+        let file = self.hold(&self.getattr(inode).await?);
+        let _alone = file.order.write().await;
+        let _in_order = file.telling.lock().await;
+        let before = file.data.size().max(file.local.lock().recorded_size);
+        file.data.truncate(size).await?;
+        let attr = self.send_setattr(inode, &change).await?;
+        if size < before {
+            let dropped = size.div_ceil(self.chunk_size)..before.div_ceil(self.chunk_size);
+            file.data.forget_locations(dropped);
+        }
+        {
+            let mut local = file.local.lock();
+            local.recorded_size = size;
+            local.mtime = None;
+        }
+        Ok(self.seen(attr))
+    }
+
+    async fn send_setattr(&self, inode: u64, change: &SetAttr) -> Result<FileAttr, FsError> {
+        let attr = attr_of(self.session.call(Op::SetAttr(change.request(inode))).await?)?;
+        self.cache.lock().replace_attr(&attr);
+        Ok(attr)
+    }
+
+    /// Space and inodes, total and free.
+    ///
+    /// # Errors
+    /// Outages.
+    pub async fn statfs(&self) -> Result<SpaceReport, FsError> {
+        match self.session.call(Op::Statfs(rpc::Statfs {})).await?.result {
+            Some(ReplyResult::Statfs(s)) => Ok(SpaceReport {
+                total_bytes: s.total_bytes,
+                free_bytes: s.free_bytes,
+                files: s.files,
+                free_files: s.free_files,
+            }),
+            _ => Err(FsError::Io("the master's answer has no space report".into())),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Open files: reading, writing, making stable.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_proto::rpc::{self, op::Op};
+
+use super::attr::{FileAttr, REGULAR};
+use super::attrs::{LARGEST, SetAttr};
+use super::inode::{InUse, InodeRef};
+use super::names::NewNode;
+use super::{Engine, FsError, is_errno};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// O_DIRECT: writes return when the chunkservers have acknowledged them.
+    pub direct: bool,
+    /// O_SYNC or O_DSYNC: writes return when they are stable.
+    pub sync: bool,
+    /// O_TRUNC.
+    pub truncate: bool,
+    /// With `truncate`: the opener may not keep suid and sgid.
+    pub kill_suidgid: bool,
+    /// O_EXCL, where the file is made.
+    pub exclusive: bool,
+}
+
+/// How one write is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// At the end of the file, wherever that is by then; the offset does not count.
+    pub append: bool,
+    /// The writer may not keep suid and sgid.
+    pub kill_suidgid: bool,
+}
+
+/// An open file. Dropping it closes it.
+pub struct FileHandle {
+    inode: InodeRef,
+    options: OpenOptions,
+}
+
+impl FileHandle {
+    /// Whose handle.
+    pub fn inode(&self) -> u64 {
+        self.inode.inode
+    }
+
+    pub(super) fn file(&self) -> &Arc<InUse> {
+        &self.inode
+    }
+}
+
+impl Engine {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// Those of the master; outages.
+    pub async fn open(&self, inode: u64, options: OpenOptions) -> Result<FileHandle, FsError> {
+        if options.truncate {
+            self.changeable()?;
+        }
+        let attr = self.getattr(inode).await?;
+        let handle = FileHandle { inode: self.hold(&attr), options };
+        if !self.exclusive() {
+            self.register(&handle).await?;
+        }
+        if options.truncate {
+            self.truncate_at_open(&handle).await?;
+        }
+        Ok(handle)
+    }
+
+    async fn truncate_at_open(&self, handle: &FileHandle) -> Result<(), FsError> {
+        let o = handle.options;
+        let attr = self.getattr(handle.inode()).await?;
+        if self.exclusive() && attr.size == 0 && !(o.kill_suidgid && attr.loses_bits_on_write()) {
+            self.touched(handle.file());
+            return Ok(());
+        }
+        let change = SetAttr { size: Some(0), kill_suidgid: o.kill_suidgid, ..SetAttr::default() };
+        self.setattr(handle.inode(), change).await.map(drop)
+    }
+
+    /// In shared mode others may unlink what is open here: the master has to know.
+    async fn register(&self, handle: &FileHandle) -> Result<(), FsError> {
+        if handle.inode.local.lock().registered {
+            return Ok(());
+        }
+        self.session.call(Op::Opened(rpc::Opened { inodes: vec![handle.inode()] })).await?;
+        handle.inode.local.lock().registered = true;
+        Ok(())
+    }
+
+    /// Makes a regular file and opens it; opens it where it is there already and `exclusive` is not asked for.
+    ///
+    /// # Errors
+    /// EEXIST; those of the master; outages.
+    pub async fn create(
+        &self,
+        parent: u64,
+        name: &[u8],
+        mut node: NewNode,
+        options: OpenOptions,
+    ) -> Result<(FileAttr, FileHandle), FsError> {
+        node.mode = REGULAR | (node.mode & 0o7777);
+        let shared = !self.exclusive();
+        match self.make_node(parent, name, node, shared).await {
+            Ok(attr) => {
+                let inode = self.hold(&attr);
+                inode.local.lock().registered |= shared;
+                Ok((attr, FileHandle { inode, options }))
+            }
+            Err(e) if is_errno(&e, libc::EEXIST) && !options.exclusive => {
+                let attr = self.lookup(parent, name).await?.ok_or(e)?;
+                if !attr.is_regular() {
+                    // The kernel looks the name up itself and finds out what it is.
+                    return Err(FsError::Stale);
+                }
+                let handle = self.open(attr.inode, options).await?;
+                Ok((self.getattr(attr.inode).await?, handle))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads at most `len` bytes; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// EIO where no replica has intact data; outages.
+    pub async fn read(&self, handle: &FileHandle, offset: u64, len: usize) -> Result<Bytes, FsError> {
+        let file = handle.file();
+        if self.exclusive() {
+            if let Some(data) = file.data.try_read(offset, len) {
+                return Ok(data);
+            }
+        } else {
+            self.refresh_size(file).await?;
+        }
+        file.data.read(offset, len).await
+    }
+
+    /// Asks the master for the size, as another mount may have changed it.
+    pub(super) async fn refresh_size(&self, file: &InUse) -> Result<(), FsError> {
+        let attr = self.getattr(file.inode).await?;
+        file.local.lock().recorded_size = attr.size;
+        file.data.set_known_size(attr.size);
+        Ok(())
+    }
+
+    /// Writes all of `data`.
+    ///
+    /// # Errors
+    /// EFBIG; ENOSPC and EIO where writes are not held back; outages.
+    pub async fn write(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        data: &[u8],
+        options: WriteOptions,
+    ) -> Result<(), FsError> {
+        self.changeable()?;
+        let file = handle.file();
+        if options.kill_suidgid {
+            self.kill_suidgid(file.inode).await?;
+        }
+        let shared = !self.exclusive();
+        if options.append {
+            let _alone = file.order.write().await;
+            if shared {
+                self.refresh_size(file).await?;
+            }
+            return self.store(handle, file.data.size(), data, shared).await;
+        }
+        let _together = match file.order.try_read() {
+            Ok(guard) => guard,
+            Err(_) => file.order.read().await,
+        };
+        self.store(handle, offset, data, shared).await
+    }
+
+    async fn store(&self, handle: &FileHandle, offset: u64, data: &[u8], shared: bool) -> Result<(), FsError> {
+        let (file, o) = (handle.file(), handle.options);
+        if offset.checked_add(data.len() as u64).is_none_or(|end| end > LARGEST) {
+            return Err(FsError::TooLarge);
+        }
+        if shared || o.direct || o.sync {
+            file.data.write_through(offset, Bytes::copy_from_slice(data), o.sync).await?;
+        } else if !file.data.try_write(offset, data) {
+            file.data.write(offset, data).await?;
+        }
+        self.touched(file);
+        if shared || o.sync {
+            self.tell(file).await?;
+        }
+        Ok(())
+    }
+
+    async fn kill_suidgid(&self, inode: u64) -> Result<(), FsError> {
+        let attr = self.getattr(inode).await?;
+        if !attr.loses_bits_on_write() {
+            return Ok(());
+        }
+        let change = SetAttr { kill_suidgid: true, ..SetAttr::default() };
+        self.setattr(inode, change).await.map(drop)
+    }
+
+    /// A descriptor of the file was closed: write-back begins. An error of earlier write-back is reported, once.
+    ///
+    /// # Errors
+    /// That error.
+    pub async fn flush(&self, handle: &FileHandle) -> Result<(), FsError> {
+        let data = &handle.file().data;
+        if data.dirty() {
+            data.push();
+        }
+        data.take_error().map_or(Ok(()), Err)
+    }
+
+    /// Returns when everything written is stable at every in-sync replica, and size and times are at the master
+    /// (with `only_data`: the size is).
+    ///
+    /// # Errors
+    /// Errors of write-back since the last report; outages.
+    pub async fn fsync(&self, handle: &FileHandle, only_data: bool) -> Result<(), FsError> {
+        let file = handle.file();
+        let tell = async {
+            if only_data && !file.size_untold() && file.local.lock().telling.is_none() {
+                return Ok(());
+            }
+            self.tell(file).await
+        };
+        let (data, told) = tokio::join!(file.data.fsync(), tell);
+        data.and(told)
+    }
+}

@@ -1,0 +1,205 @@
+//! Inodes in use by this mount: open, or closed with something left to write back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
+
+use super::Engine;
+use super::attr::{FileAttr, Timestamp};
+use super::data::FileData;
+
+/// What this mount knows of an inode before the master does.
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    /// Last write that the master has not been told of.
+    pub(super) mtime: Option<Timestamp>,
+    /// The same, on its way.
+    pub(super) telling: Option<Timestamp>,
+    /// The size that the master has.
+    pub(super) recorded_size: u64,
+    /// It has no names any more.
+    pub(super) orphan: bool,
+    /// The master knows that it is open here.
+    pub(super) registered: bool,
+}
+
+/// An inode in use.
+pub struct InUse {
+    /// Which.
+    pub(super) inode: u64,
+    /// Its contents.
+    pub(super) data: Arc<FileData>,
+    /// Writes share it; what reads the size to change it (append, truncate) holds it alone.
+    pub(super) order: AsyncRwLock<()>,
+    /// Held while the master is told of size and times, so that they are told in order.
+    pub(super) telling: AsyncMutex<()>,
+    pub(super) local: Mutex<Local>,
+}
+
+impl InUse {
+    /// Lays what the master does not know yet over what it said.
+    pub(super) fn overlay(&self, attr: &mut FileAttr) {
+        attr.size = self.data.size();
+        let local = self.local.lock();
+        if let Some(t) = local.mtime.or(local.telling) {
+            attr.mtime = t;
+            attr.ctime = attr.ctime.max(t);
+        }
+    }
+
+    /// Whether the master has to be told of a size.
+    pub(super) fn size_untold(&self) -> bool {
+        self.data.size() > self.local.lock().recorded_size
+    }
+
+    /// Whether the master has to be told anything.
+    pub(super) fn untold(&self) -> bool {
+        self.local.lock().mtime.is_some() || self.size_untold()
+    }
+
+    /// Whether nothing would be lost if it were forgotten now.
+    fn clean(&self) -> bool {
+        !self.data.dirty() && !self.untold() && self.local.lock().telling.is_none()
+    }
+}
+
+struct Slot {
+    inode: Arc<InUse>,
+    users: usize,
+}
+
+/// The inodes in use.
+#[derive(Default)]
+pub(super) struct Inodes {
+    slots: Mutex<HashMap<u64, Slot>>,
+}
+
+/// What became of an inode when its last name went.
+pub(super) enum Unnamed {
+    /// It is open here and lives on.
+    Open,
+    /// Nobody here has it open.
+    Unused,
+}
+
+/// What became of an inode that nobody uses any more.
+pub(super) enum Forgotten {
+    /// Somebody uses it again, or something is left to be written back.
+    Kept,
+    /// It is not in the table any more. True: the master thinks it is open here.
+    Gone(bool),
+}
+
+impl Inodes {
+    /// The inode, if it is in use.
+    pub(super) fn get(&self, inode: u64) -> Option<Arc<InUse>> {
+        self.slots.lock().get(&inode).map(|s| s.inode.clone())
+    }
+
+    /// All in use.
+    pub(super) fn all(&self) -> Vec<Arc<InUse>> {
+        self.slots.lock().values().map(|s| s.inode.clone()).collect()
+    }
+
+    /// All that are open (not only waiting for write-back).
+    pub(super) fn open(&self) -> Vec<Arc<InUse>> {
+        self.slots.lock().values().filter(|s| s.users > 0).map(|s| s.inode.clone()).collect()
+    }
+
+    /// Whether it is open here; `None`: whether anything is.
+    pub(super) fn is_open(&self, inode: Option<u64>) -> bool {
+        let slots = self.slots.lock();
+        match inode {
+            Some(inode) => slots.get(&inode).is_some_and(|s| s.users > 0),
+            None => slots.values().any(|s| s.users > 0),
+        }
+    }
+
+    fn acquire(&self, inode: u64, make: impl FnOnce() -> Arc<InUse>) -> Arc<InUse> {
+        let mut slots = self.slots.lock();
+        let slot = slots.entry(inode).or_insert_with(|| Slot { inode: make(), users: 0 });
+        slot.users += 1;
+        slot.inode.clone()
+    }
+
+    /// True: that was the last user.
+    fn release(&self, inode: u64) -> bool {
+        let mut slots = self.slots.lock();
+        let Some(slot) = slots.get_mut(&inode) else { return false };
+        slot.users -= 1;
+        slot.users == 0
+    }
+
+    /// Takes the inode out if nobody uses it and nothing is left to be written back (or it has no names).
+    pub(super) fn forget_if_done(&self, inode: u64) -> Forgotten {
+        let mut slots = self.slots.lock();
+        let Some(slot) = slots.get(&inode) else { return Forgotten::Kept };
+        let (orphan, registered) = {
+            let local = slot.inode.local.lock();
+            (local.orphan, local.registered)
+        };
+        if slot.users > 0 || !(orphan || slot.inode.clean()) {
+            return Forgotten::Kept;
+        }
+        slots.remove(&inode);
+        Forgotten::Gone(orphan || registered)
+    }
+
+    /// The inode has lost its last name.
+    pub(super) fn unnamed(&self, inode: u64) -> Unnamed {
+        let mut slots = self.slots.lock();
+        match slots.get(&inode) {
+            Some(slot) if slot.users > 0 => {
+                slot.inode.local.lock().orphan = true;
+                Unnamed::Open
+            }
+            Some(_) => {
+                slots.remove(&inode);
+                Unnamed::Unused
+            }
+            None => Unnamed::Unused,
+        }
+    }
+}
+
+/// A use of an inode. When the last one is dropped, what is left is written back in the background.
+pub struct InodeRef {
+    engine: Weak<Engine>,
+    inode: Arc<InUse>,
+}
+
+impl std::ops::Deref for InodeRef {
+    type Target = Arc<InUse>;
+    fn deref(&self) -> &Arc<InUse> {
+        &self.inode
+    }
+}
+
+impl Drop for InodeRef {
+    fn drop(&mut self) {
+        let Some(engine) = self.engine.upgrade() else { return };
+        if engine.inodes.release(self.inode.inode) {
+            engine.unused(&self.inode);
+        }
+    }
+}
+
+impl Engine {
+    /// Begins to use an inode; `attr` is what was just learned of it.
+    pub(super) fn hold(&self, attr: &FileAttr) -> InodeRef {
+        let inode = self.inodes.acquire(attr.inode, || {
+            // Somebody may have written, closed and told the master since `attr` was asked for.
+            let size = self.cache.lock().attr(attr.inode).map_or(attr.size, |a| a.size);
+            Arc::new(InUse {
+                inode: attr.inode,
+                data: self.data.file(cairn_proto::InodeId(attr.inode), size),
+                order: AsyncRwLock::new(()),
+                telling: AsyncMutex::new(()),
+                local: Mutex::new(Local { recorded_size: size, ..Local::default() }),
+            })
+        });
+        InodeRef { engine: self.me.clone(), inode }
+    }
+}

@@ -1,0 +1,214 @@
+//! Names: looking them up, making, removing, renaming, linking.
+
+use bytes::Bytes;
+use cairn_proto::rpc::reply::Result as ReplyResult;
+use cairn_proto::rpc::{self, op::Op};
+
+use super::attr::FileAttr;
+use super::inode::Unnamed;
+use super::meta::core::cache::Found;
+use super::{Engine, FsError, attr_of, is_errno};
+
+/// The longest name, bytes.
+const LONGEST_NAME: usize = 255;
+
+/// An inode to be made.
+#[derive(Clone, Debug, Default)]
+pub struct NewNode {
+    /// Type and permission bits, before the umask.
+    pub mode: u32,
+    /// The maker's umask.
+    pub umask: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, of devices.
+    pub rdev: u32,
+    /// Of a symbolic link.
+    pub target: Bytes,
+}
+
+fn checked(name: &[u8]) -> Result<Bytes, FsError> {
+    if name.len() > LONGEST_NAME {
+        return Err(FsError::Refused { errno: libc::ENAMETOOLONG, detail: String::new() });
+    }
+    Ok(Bytes::copy_from_slice(name))
+}
+
+impl Engine {
+    /// The inode of a name; `None`: there is no such name.
+    ///
+    /// # Errors
+    /// Those of the master; outages.
+    pub async fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<FileAttr>, FsError> {
+        let (asked, ahead) = {
+            let mut cache = self.cache.lock();
+            match cache.lookup(parent, name) {
+                Found::Inode(attr) => {
+                    drop(cache);
+                    return Ok(Some(self.seen(attr)));
+                }
+                Found::Nothing => return Ok(None),
+                Found::Unknown => (cache.asking(), cache.missed(parent)),
+            }
+        };
+        let name = checked(name)?;
+        if let Some(ahead) = ahead {
+            self.read_directory_ahead(parent, ahead);
+        }
+        let reply = self.session.call(Op::Lookup(rpc::Lookup { parent, name: name.clone() })).await;
+        let found = match reply {
+            Ok(reply) => Some(attr_of(reply)?),
+            Err(e) if is_errno(&e, libc::ENOENT) => None,
+            Err(e) => return Err(e),
+        };
+        self.cache.lock().learn_entry(asked, parent, &name, found.as_ref());
+        Ok(found.map(|a| self.seen(a)))
+    }
+
+    /// Makes a file, directory, symbolic link, device, fifo or socket.
+    ///
+    /// # Errors
+    /// Those of the master (EEXIST, ENOSPC, …); outages.
+    pub async fn make(&self, parent: u64, name: &[u8], node: NewNode) -> Result<FileAttr, FsError> {
+        self.make_node(parent, name, node, false).await
+    }
+
+    pub(super) async fn make_node(
+        &self,
+        parent: u64,
+        name: &[u8],
+        node: NewNode,
+        open: bool,
+    ) -> Result<FileAttr, FsError> {
+        self.changeable()?;
+        let name = checked(name)?;
+        let NewNode { mode, umask, uid, gid, rdev, target } = node;
+        let make =
+            rpc::Make { parent, name: name.clone(), mode, umask, uid, gid, rdev, target, open };
+        let attr = attr_of(self.session.call(Op::Make(make)).await?)?;
+        self.cache.lock().made(parent, &name, &attr);
+        Ok(attr)
+    }
+
+    /// Removes a name that is not a directory's. What is open lives on.
+    ///
+    /// # Errors
+    /// Those of the master; outages.
+    pub async fn unlink(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
+        self.changeable()?;
+        let name = checked(name)?;
+        let keep_open = self.keep_open(parent, &name);
+        let unlink = rpc::Unlink { parent, name: name.clone(), keep_open };
+        let after = attr_of(self.session.call(Op::Unlink(unlink)).await?)?;
+        self.cache.lock().removed(parent, &name, Some(&after));
+        self.lost_name(&after, keep_open);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// Those of the master (ENOTEMPTY, …); outages.
+    pub async fn rmdir(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
+        self.changeable()?;
+        let name = checked(name)?;
+        self.session.call(Op::Rmdir(rpc::Rmdir { parent, name: name.clone() })).await?;
+        let mut cache = self.cache.lock();
+        if let Some(inode) = cache.inode_of(parent, &name) {
+            cache.changed(inode);
+        }
+        cache.removed(parent, &name, None);
+        Ok(())
+    }
+
+    /// Renames. `flags`: those of renameat2.
+    ///
+    /// # Errors
+    /// Those of the master; outages.
+    pub async fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Result<(), FsError> {
+        self.changeable()?;
+        let (name, new_name) = (checked(from.1)?, checked(to.1)?);
+        let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        let keep_open = !exchange && self.keep_open(to.0, &new_name);
+        let rename = rpc::Rename {
+            parent: from.0,
+            name: name.clone(),
+            new_parent: to.0,
+            new_name: new_name.clone(),
+            flags,
+            keep_open,
+        };
+        let (moved, replaced) = match self.session.call(Op::Rename(rename)).await?.result {
+            Some(ReplyResult::Rename(rpc::RenameReply { moved: Some(moved), replaced })) => {
+                (FileAttr::from(moved), replaced.map(FileAttr::from))
+            }
+            _ => return Err(FsError::Io("the master's answer does not say what was renamed".into())),
+        };
+        // Two names of one inode: nothing happens (POSIX), both names stay.
+        let same = !exchange && replaced.is_some_and(|r| r.inode == moved.inode);
+        let nothing_moved = same || (from.0 == to.0 && name == new_name);
+        if nothing_moved {
+            self.cache.lock().replace_attr(&moved);
+            return Ok(());
+        }
+        self.cache.lock().renamed(
+            (from.0, &name),
+            (to.0, &new_name),
+            &moved,
+            replaced.as_ref(),
+            exchange,
+        );
+        if let (Some(replaced), false) = (replaced, exchange) {
+            self.lost_name(&replaced, keep_open);
+        }
+        Ok(())
+    }
+
+    /// Gives an inode another name.
+    ///
+    /// # Errors
+    /// Those of the master (EEXIST, EMLINK, EPERM for directories, …); outages.
+    pub async fn link(&self, inode: u64, parent: u64, name: &[u8]) -> Result<FileAttr, FsError> {
+        self.changeable()?;
+        let name = checked(name)?;
+        let link = rpc::Link { inode, new_parent: parent, new_name: name.clone() };
+        let attr = attr_of(self.session.call(Op::Link(link)).await?)?;
+        self.cache.lock().made(parent, &name, &attr);
+        Ok(self.seen(attr))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// Those of the master; outages.
+    pub async fn readlink(&self, inode: u64) -> Result<Bytes, FsError> {
+        match self.session.call(Op::ReadLink(rpc::ReadLink { inode })).await?.result {
+            Some(ReplyResult::Data(target)) => Ok(target),
+            _ => Err(FsError::Io("the master's answer has no link target".into())),
+        }
+    }
+
+    /// Whether the master must keep the inode of this name when its last name goes. Where the inode is not known here,
+    /// anything that is open could be it; if it is not, the master is told so afterwards.
+    fn keep_open(&self, parent: u64, name: &[u8]) -> bool {
+        let inode = self.cache.lock().inode_of(parent, name);
+        self.inodes.is_open(inode)
+    }
+
+    fn lost_name(&self, after: &FileAttr, kept_open: bool) {
+        if after.nlink > 0 || !after.is_regular() {
+            return;
+        }
+        match self.inodes.unnamed(after.inode) {
+            Unnamed::Open => {}
+            Unnamed::Unused => {
+                self.data.forget_inode(cairn_proto::InodeId(after.inode));
+                if kept_open {
+                    self.session.tell(Op::Closed(rpc::Closed { inodes: vec![after.inode] }));
+                }
+            }
+        }
+    }
+}
