@@ -6,3 +6,4 @@
 pub mod core;
 pub mod owner;
 pub mod shell;
+pub mod store;

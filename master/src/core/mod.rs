@@ -7,6 +7,7 @@ pub mod keys;
 pub mod namespace;
 pub mod records;
 pub mod scratch;
+pub mod sessions;
 pub mod view;
 
 /// Milliseconds on a monotonic clock, from an arbitrary start.

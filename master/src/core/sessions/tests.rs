@@ -1,0 +1,154 @@
+use super::*;
+
+const TTL: u64 = 10_000;
+
+struct World {
+    sessions: Sessions,
+    next: u64,
+    now: Millis,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { sessions: Sessions::new(Millis(0), TTL, 7, Vec::new()), next: 1, now: Millis(0) }
+    }
+    fn hello(&mut self, connection: u64, session: u64) -> Vec<Effect> {
+        let hello = rpc::Hello { session, ..rpc::Hello::default() };
+        self.sessions.hello(self.now, ConnectionId(connection), &hello, &mut self.next)
+    }
+    fn ack(&mut self, session: u64, event: u64) -> Vec<Effect> {
+        self.sessions.acknowledged(self.now, SessionId(session), event, &mut self.next)
+    }
+    fn pass(&mut self, ms: u64) -> Vec<Effect> {
+        self.now = self.now.plus(ms);
+        self.sessions.tick(self.now, &mut self.next)
+    }
+}
+
+fn record(exclusive: bool) -> Record {
+    Record { exclusive, ..Record::default() }
+}
+fn welcome(to: u64, session: u64, exclusive: bool, renewed: bool) -> Effect {
+    Effect::Welcome { to: ConnectionId(to), session: SessionId(session), exclusive, renewed }
+}
+fn recall(to: u64, event: u64) -> Effect {
+    Effect::Recall { to: ConnectionId(to), event }
+}
+
+#[test]
+fn the_first_is_exclusive_and_the_second_waits_for_the_recall() {
+    let mut w = World::new();
+    assert_eq!(w.hello(1, 0), [Effect::Put(SessionId(1), record(true)), welcome(1, 1, true, false)]);
+    assert_eq!(w.hello(2, 0), [recall(1, 7)]);
+    assert_eq!(w.hello(3, 0), [], "one recall is enough");
+    assert_eq!(w.ack(1, 6), [], "not this event");
+    assert_eq!(
+        w.ack(1, 7),
+        [
+            Effect::Put(SessionId(1), record(false)),
+            Effect::Put(SessionId(2), record(false)),
+            welcome(2, 2, false, false),
+            Effect::Put(SessionId(3), record(false)),
+            welcome(3, 3, false, false),
+        ]
+    );
+    assert_eq!(w.hello(4, 0)[1], welcome(4, 4, false, false), "shared: nobody to ask");
+}
+
+#[test]
+fn the_last_one_left_is_exclusive_again() {
+    let mut w = World::new();
+    w.hello(1, 0);
+    w.hello(2, 0);
+    w.ack(1, 7);
+    let effects = w.sessions.goodbye(w.now, SessionId(1), &mut w.next);
+    assert_eq!(
+        effects,
+        [
+            Effect::End(SessionId(1)),
+            Effect::Close { connection: ConnectionId(1), reason: Closed::Goodbye },
+            Effect::Put(SessionId(2), record(true)),
+            Effect::Grant { to: ConnectionId(2) },
+        ]
+    );
+}
+
+#[test]
+fn a_holder_that_is_silent_loses_its_session_to_the_newcomer() {
+    let mut w = World::new();
+    w.hello(1, 0);
+    w.sessions.disconnected(ConnectionId(1));
+    assert_eq!(w.hello(2, 0), [], "nobody to send the recall to");
+    assert_eq!(w.pass(TTL), []);
+    assert_eq!(
+        w.pass(1),
+        [Effect::End(SessionId(1)), Effect::Put(SessionId(2), record(true)), welcome(2, 2, true, false),]
+    );
+}
+
+#[test]
+fn a_holder_that_comes_back_is_recalled() {
+    let mut w = World::new();
+    w.hello(1, 0);
+    w.sessions.disconnected(ConnectionId(1));
+    w.hello(2, 0);
+    assert_eq!(w.hello(3, 1), [welcome(3, 1, true, false), recall(3, 7)]);
+    w.sessions.disconnected(ConnectionId(2));
+    assert_eq!(
+        w.ack(1, 7),
+        [
+            Effect::Put(SessionId(1), record(false)),
+            Effect::Put(SessionId(1), record(true)),
+            Effect::Grant { to: ConnectionId(3) },
+        ],
+        "the newcomer has gone away meanwhile"
+    );
+}
+
+#[test]
+fn a_resumed_session_moves_to_its_new_connection() {
+    let mut w = World::new();
+    w.hello(1, 0);
+    assert_eq!(
+        w.hello(2, 1),
+        [Effect::Close { connection: ConnectionId(1), reason: Closed::Replaced }, welcome(2, 1, true, false),]
+    );
+    w.sessions.disconnected(ConnectionId(1));
+    assert_eq!(w.sessions.session_of(ConnectionId(2)), Some(SessionId(1)));
+}
+
+#[test]
+fn an_unknown_session_is_renewed_and_ids_are_not_used_twice() {
+    let mut w = World::new();
+    assert_eq!(w.hello(1, 99)[1], welcome(1, 1, true, true));
+    w.pass(TTL + 1);
+    assert_eq!(w.hello(2, 1)[1], welcome(2, 2, true, true));
+}
+
+#[test]
+fn what_is_heard_keeps_a_session_alive() {
+    let mut w = World::new();
+    w.hello(1, 0);
+    for _ in 0..5 {
+        assert_eq!(w.pass(TTL / 2), []);
+        let now = w.now;
+        w.sessions.heard(now, SessionId(1));
+    }
+}
+
+#[test]
+fn a_restart_keeps_the_mode() {
+    let stored = vec![(SessionId(3), record(true))];
+    let mut w = World::new();
+    w.sessions = Sessions::new(Millis(0), TTL, 9, stored);
+    w.next = 4;
+    assert_eq!(w.hello(1, 3), [welcome(1, 3, true, false)]);
+    let stored = vec![(SessionId(3), record(false)), (SessionId(4), record(false))];
+    w.sessions = Sessions::new(Millis(0), TTL, 9, stored);
+    w.now = Millis(0);
+    assert_eq!(w.hello(2, 4), [welcome(2, 4, false, false)]);
+    w.pass(TTL / 2);
+    let now = w.now;
+    w.sessions.heard(now, SessionId(4));
+    assert_eq!(w.pass(TTL / 2 + 1).last(), Some(&Effect::Grant { to: ConnectionId(2) }));
+}
