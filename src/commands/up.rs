@@ -49,15 +49,15 @@ pub struct Args {
 pub fn run(args: Args, config: Option<&Path>, in_background: bool) -> Result<(), Failure> {
     mount::options(&args.tuning.options)?;
     let dir = commands::absolute(&args.dir)?;
-    let ephemeral = match (&args.ephemeral_dir, args.ephemeral) {
-        (Some(made), _) => Some(made.clone()),
-        (None, true) => Some(make_temporary()?),
+    let temporary = match (&args.ephemeral_dir, args.ephemeral) {
+        (Some(made), _) => Some(Temporary(made.clone())),
+        (None, true) => Some(Temporary::make()?),
         (None, false) => None,
     };
-    let data = commands::absolute(ephemeral.as_deref().unwrap_or(&args.data))?;
+    let data = commands::absolute(temporary.as_ref().map_or(&args.data, |t| &t.0))?;
     let (layout, cluster) = prepare(&args, &data, &dir)?;
     if args.detach && !in_background {
-        return in_the_background(&layout, &dir, ephemeral.as_deref());
+        return in_the_background(&layout, &dir, temporary);
     }
     let plan = Plan {
         dir,
@@ -65,23 +65,19 @@ pub fn run(args: Args, config: Option<&Path>, in_background: bool) -> Result<(),
         config: config.map(commands::absolute).transpose()?,
         show: !in_background,
     };
-    let outcome = process::small_runtime()?.block_on(supervisor::run(&layout, cluster, plan));
-    if ephemeral.is_some()
-        && let Err(e) = std::fs::remove_dir_all(&data)
-    {
-        tracing::warn!(dir = %data.display(), error = %e, "cannot delete the ephemeral data");
-    }
-    outcome
+    process::small_runtime()?.block_on(supervisor::run(&layout, cluster, plan))
 }
 
-fn in_the_background(layout: &Layout, dir: &Path, ephemeral: Option<&Path>) -> Result<(), Failure> {
-    let mut extra = Vec::new();
-    if let Some(data) = ephemeral {
-        extra = vec![OsString::from("--ephemeral-dir"), data.into()];
-    }
+fn in_the_background(layout: &Layout, dir: &Path, temporary: Option<Temporary>) -> Result<(), Failure> {
+    let extra = match &temporary {
+        Some(Temporary(data)) => vec![OsString::from("--ephemeral-dir"), data.into()],
+        None => Vec::new(),
+    };
     let log = layout.log("up");
     let launched = daemon::launch(&extra, Some(&log), READY_LIMIT);
     let pid = process::small_runtime()?.block_on(launched)?;
+    // From now on it belongs to the process in the background.
+    std::mem::forget(temporary);
     let data = layout.root().display();
     println!(
         "CairnFS is mounted on {} (process {pid}, data in {data}); `cairn down --data {data}` stops it",
@@ -137,10 +133,24 @@ fn check_mountpoint(dir: &Path) -> Result<(), Failure> {
     }
 }
 
-fn make_temporary() -> Result<PathBuf, Failure> {
-    let dir = std::env::temp_dir().join(format!("cairn-{:016x}", rand::random::<u64>()));
-    std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|e| Failure::system(dir.display(), &e))?;
-    Ok(dir)
+/// A directory that is deleted with everything in it.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn make() -> Result<Self, Failure> {
+        let dir = std::env::temp_dir().join(format!("cairn-{:016x}", rand::random::<u64>()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&dir);
+        made.map_err(|e| Failure::system(dir.display(), &e))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(dir = %self.0.display(), error = %e, "cannot delete the ephemeral data");
+        }
+    }
 }
 
 /// The flags to hand on to `cairn mount`.
