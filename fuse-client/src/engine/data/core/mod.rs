@@ -1,0 +1,12 @@
+//! The data path's decisions: pure, no clock, no network. Time comes in as [`Millis`].
+
+pub mod dirty;
+pub mod latency;
+pub mod piece;
+pub mod ranges;
+pub mod read_ahead;
+pub mod replicas;
+pub mod retry;
+
+/// Monotonic milliseconds from an arbitrary beginning.
+pub type Millis = u64;

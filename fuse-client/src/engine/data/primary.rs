@@ -1,0 +1,249 @@
+//! Requests that a chunk's primary carries out: writes, zeroing, syncs. Each is tried until it succeeds,
+//! its deadline passes, or no attempt can succeed any more.
+
+use super::core::retry::{self, Fatal, Outcome, Step};
+use super::locations::{Locations, Place};
+use super::peers::{Lane, Peers};
+use crate::engine::error::FsError;
+use bytes::Bytes;
+use cairn_proto::backoff::Backoff;
+use cairn_proto::block;
+use cairn_proto::data::{Header, Kind, flags};
+use cairn_proto::rpc::{ChunkInfo, SyncMeta, WriteMeta};
+use prost::Message;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// An attempt is given up after this; a primary itself gives a silent member up much sooner.
+const ATTEMPT: Duration = Duration::from_secs(5);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(5);
+pub(super) const MOST_WAIT: Duration = Duration::from_millis(500);
+
+/// The way to the replicas of chunks.
+pub(super) struct Replicas {
+    pub peers: Peers,
+    pub locations: Arc<Locations>,
+    pub outage: Duration,
+    pub read_bytes: AtomicU64,
+    pub written_bytes: AtomicU64,
+    pub turn: AtomicU64,
+    next_write: AtomicU64,
+}
+
+/// A change of a chunk.
+#[derive(Clone, Debug)]
+pub(super) struct ChunkWrite {
+    /// Offset in the chunk, bytes.
+    pub offset: u32,
+    pub body: Body,
+    /// Acknowledge only when everything acknowledged so far, and this, is stable.
+    pub sync: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Data(Bytes),
+    /// So many bytes become zeros.
+    Zeros(u64),
+}
+
+/// A request to a primary, ready to be sent any number of times.
+enum Request {
+    Write { write: ChunkWrite, id: u64, crcs: Vec<u32> },
+    Sync,
+}
+
+impl Request {
+    fn encode(&self, chunk: &ChunkInfo, session: u64) -> (Header, Vec<u8>, Bytes) {
+        let epoch = u32::try_from(chunk.epoch).unwrap_or(u32::MAX);
+        match self {
+            Self::Sync => {
+                let header = Header::request(Kind::Sync, chunk.chunk, epoch, 0);
+                (header, SyncMeta { local: false }.encode_to_vec(), Bytes::new())
+            }
+            Self::Write { write, id, crcs } => {
+                let mut header = Header::request(Kind::Write, chunk.chunk, epoch, write.offset);
+                if write.sync {
+                    header.flags |= flags::SYNC;
+                }
+                let (data, zero_len) = match &write.body {
+                    Body::Data(data) => (data.clone(), 0),
+                    Body::Zeros(len) => (Bytes::new(), *len),
+                };
+                let meta = WriteMeta {
+                    session,
+                    write: *id,
+                    crcs: crcs.clone(),
+                    zero_len,
+                    create_in_sync: if chunk.epoch == 1 { chunk.in_sync.clone() } else { Vec::new() },
+                    wanted: chunk.wanted,
+                    ..WriteMeta::default()
+                };
+                (header, meta.encode_to_vec(), data)
+            }
+        }
+    }
+}
+
+impl Replicas {
+    pub fn new(peers: Peers, locations: Arc<Locations>, outage: Duration) -> Self {
+        Self {
+            peers,
+            locations,
+            outage,
+            read_bytes: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
+            next_write: AtomicU64::new(1),
+        }
+    }
+
+    /// Changes a chunk, which is made if there is none.
+    pub async fn write(&self, place: Place, write: ChunkWrite) -> Result<(), FsError> {
+        let (crcs, bytes) = match &write.body {
+            Body::Data(data) => (block::piece_crcs(write.offset.into(), data), data.len()),
+            Body::Zeros(_) => (Vec::new(), 0),
+        };
+        let id = self.next_write.fetch_add(1, Ordering::Relaxed);
+        self.until_done(place, &Request::Write { write, id, crcs }, true).await?;
+        self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Zeroes a part of a chunk, if there is one.
+    pub async fn zero(&self, place: Place, offset: u32, len: u64) -> Result<(), FsError> {
+        let id = self.next_write.fetch_add(1, Ordering::Relaxed);
+        let write = ChunkWrite { offset, body: Body::Zeros(len), sync: false };
+        self.until_done(place, &Request::Write { write, id, crcs: Vec::new() }, false).await
+    }
+
+    /// Everything acknowledged of a chunk becomes stable.
+    pub async fn sync(&self, place: Place) -> Result<(), FsError> {
+        self.until_done(place, &Request::Sync, false).await
+    }
+
+    async fn until_done(&self, place: Place, request: &Request, alloc: bool) -> Result<(), FsError> {
+        let mut why = String::new();
+        let attempts = self.attempts(place, request, alloc, &mut why);
+        match tokio::time::timeout(self.outage, attempts).await {
+            Ok(result) => result,
+            Err(_) => Err(FsError::TimedOut(why)),
+        }
+    }
+
+    async fn attempts(
+        &self,
+        place: Place,
+        request: &Request,
+        alloc: bool,
+        why: &mut String,
+    ) -> Result<(), FsError> {
+        let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
+        let mut asked = self.locate(place, alloc, false, &mut backoff, why).await?;
+        while let Some(chunk) = asked {
+            let (step, text) = self.attempt(&chunk, request).await;
+            if step == Step::Done {
+                return Ok(());
+            }
+            *why = format!("chunk {} epoch {}: {text}", chunk.chunk, chunk.epoch);
+            tracing::debug!(?step, "{why}");
+            let next = match step {
+                Step::Fail(fatal) => return Err(failed(fatal, why)),
+                Step::Report(failure) => {
+                    let server = chunk.in_sync.first().copied().unwrap_or(0);
+                    match self.locations.report(&chunk, server, failure).await {
+                        Ok(now) if now.chunk == chunk.chunk => Some(now),
+                        _ => self.locate(place, alloc, true, &mut backoff, why).await?,
+                    }
+                }
+                Step::Wait => {
+                    tokio::time::sleep(backoff.next(rand::random())).await;
+                    self.locate(place, alloc, true, &mut backoff, why).await?
+                }
+                Step::Relocate | Step::Done => self.locate(place, alloc, true, &mut backoff, why).await?,
+            };
+            if next.as_ref().is_some_and(|n| n.epoch == chunk.epoch) && step != Step::Wait {
+                tokio::time::sleep(backoff.next(rand::random())).await;
+            }
+            asked = next;
+        }
+        // A hole: it is zero, and stable, already.
+        Ok(())
+    }
+
+    async fn locate(
+        &self,
+        place: Place,
+        alloc: bool,
+        afresh: bool,
+        backoff: &mut Backoff,
+        why: &mut String,
+    ) -> Result<Option<Arc<ChunkInfo>>, FsError> {
+        loop {
+            let found =
+                if afresh { self.locations.refresh(place).await } else { self.locations.get(place).await };
+            let found = match found {
+                Ok(None) if alloc => self.locations.alloc(place).await.map(Some),
+                other => other,
+            };
+            match found {
+                Err(e @ (FsError::TimedOut(_) | FsError::Unreachable(_))) => {
+                    *why = e.to_string();
+                    tokio::time::sleep(backoff.next(rand::random())).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// One request to the primary; what follows from how it ended, and that in words.
+    async fn attempt(&self, chunk: &ChunkInfo, request: &Request) -> (Step, String) {
+        let Some(peer) = chunk.in_sync.first().and_then(|s| self.peers.get(*s)) else {
+            return (Step::Wait, format!("its primary is unknown: {:?}", chunk.in_sync));
+        };
+        let mut changes = self.locations.watch();
+        if self.locations.is_outdated(chunk) {
+            return (Step::Relocate, "a later epoch is known".into());
+        }
+        let (header, meta, data) = request.encode(chunk, self.peers.session());
+        let call = self.peers.call(&peer, Lane::Write, header, &meta, data, ATTEMPT);
+        let moved = async {
+            while changes.changed().await.is_ok() {
+                if self.locations.is_outdated(chunk) {
+                    return;
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            answer = call => match answer {
+                Ok(reply) => {
+                    let status = reply.status();
+                    let step = retry::next(Outcome::Answered(status));
+                    let text = if step == Step::Done { String::new() } else {
+                        format!("server {} answers {status:?} {}", peer.id(), reply.text())
+                    };
+                    (step, text)
+                }
+                Err(outcome) => (retry::next(outcome), format!("server {}: {outcome:?}", peer.id())),
+            },
+            () = moved => (Step::Relocate, "it moved to another primary".into()),
+        }
+    }
+}
+
+fn failed(fatal: Fatal, why: &str) -> FsError {
+    match fatal {
+        Fatal::NoSpace => FsError::NoSpace,
+        Fatal::Fenced => FsError::Fenced,
+        Fatal::Protocol => FsError::Io(why.to_owned()),
+    }
+}
+
+/// A time before which something has to be done.
+pub(super) fn deadline(outage: Duration) -> Instant {
+    Instant::now() + outage
+}
