@@ -3,7 +3,14 @@
 //! [`core`] decides and performs nothing; [`owner`] is the one thread that holds the state, runs the
 //! cores over the [`store`] and commits; [`shell`] speaks gRPC.
 
+mod config;
 pub mod core;
+mod error;
 pub mod owner;
+mod run;
 pub mod shell;
 pub mod store;
+
+pub use config::Config;
+pub use error::Error;
+pub use run::run;

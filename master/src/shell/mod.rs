@@ -1,1 +1,4 @@
 //! The gRPC services: they translate, hand over to the owner, and pass its answers on.
+
+pub(crate) mod admin;
+pub(crate) mod session;

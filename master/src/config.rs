@@ -1,0 +1,39 @@
+//! What can be set about a master.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A master's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory of its store; made if it is not there.
+    pub data: PathBuf,
+    /// Where it serves.
+    pub listen: SocketAddr,
+    /// Copies of each new chunk.
+    pub copies: u32,
+    /// Bytes in a chunk, a power of two. Fixed when the cluster is made.
+    pub chunk_size: u64,
+    /// A session not heard of for so long ends.
+    pub session_ttl: Duration,
+    /// Between heartbeats of a chunkserver.
+    pub heartbeat: Duration,
+    /// A chunkserver serves for so long after the sending of its last acknowledged heartbeat.
+    pub lease: Duration,
+}
+
+impl Default for Config {
+    /// Three copies, chunks of 64 MiB, port 7460 of this machine; `data` is to be set.
+    fn default() -> Self {
+        Self {
+            data: PathBuf::new(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7460)),
+            copies: 3,
+            chunk_size: cairn_proto::block::CHUNK,
+            session_ttl: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(1),
+            lease: Duration::from_secs(3),
+        }
+    }
+}

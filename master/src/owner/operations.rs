@@ -1,0 +1,146 @@
+//! Operations of mounts: executed once each.
+
+use cairn_proto::rpc::{self, op::Op as Body};
+use cairn_proto::{ChunkId, Epoch, ServerId, SessionId};
+use rand::RngCore;
+
+use super::state::{State, put_reply, slot};
+use super::turn::Turn;
+use crate::core::cluster::{Event, Token};
+use crate::core::errno;
+use crate::core::namespace::{self, Context};
+use crate::core::sessions::ConnectionId;
+use crate::store::Room;
+
+impl State {
+    /// Executes an operation, or repeats the reply that it had.
+    pub(super) fn operation(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: ConnectionId,
+        session: SessionId,
+        op: rpc::Op,
+    ) {
+        let Some(body) = &op.op else {
+            turn.reply(from, refusal(op.id, errno::EINVAL, "an operation without content"));
+            return;
+        };
+        if let Body::ReplicaFailed(report) = body {
+            self.replica_failed(turn, from, op.id, report);
+            return;
+        }
+        if !namespace::is_change(body) {
+            let reply = self.execute(turn, session, &op);
+            turn.reply(from, reply);
+            return;
+        }
+        if let Some(kept) = self.kept.get(&session).and_then(|kept| kept.get(&slot(op.id)))
+            && kept.id == op.id
+        {
+            let reply = kept.clone();
+            turn.reply(from, reply);
+            return;
+        }
+        let allowed = match turn.room.0 {
+            Room::Ample => true,
+            Room::Scarce => namespace::is_release(body),
+            Room::None => false,
+        };
+        if !allowed {
+            turn.reply(from, refusal(op.id, errno::ENOSPC, "the master's disk is full"));
+            return;
+        }
+        let reply = self.execute(turn, session, &op);
+        if reply.errno == 0 && turn.scratch.changed() && must_keep(body) {
+            put_reply(&mut turn.scratch, session, &reply);
+            self.kept.entry(session).or_default().insert(slot(reply.id), reply.clone());
+        }
+        turn.reply(from, reply);
+    }
+
+    fn execute(&mut self, turn: &mut Turn<'_>, session: SessionId, op: &rpc::Op) -> rpc::Reply {
+        let (cluster, random, copies) = (&self.cluster, &mut self.random, self.config.copies);
+        let mut context = Context {
+            session,
+            now: turn.wall,
+            copies,
+            chunk_size: self.identity.chunk_size,
+            place: &mut || cluster.place(copies, &mut || random.next_u64()),
+            space: space(cluster, turn.room.1, op),
+            events: Vec::new(),
+        };
+        let reply = namespace::execute(&mut turn.scratch, &mut context, op);
+        let events = context.events;
+        for event in events {
+            self.cluster_event(turn, event);
+        }
+        reply
+    }
+
+    /// A session is over: what it held open goes, and all that is kept for it.
+    pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, session: SessionId) {
+        self.kept.remove(&session);
+        let mut context = Context {
+            session,
+            now: turn.wall,
+            copies: self.config.copies,
+            chunk_size: self.identity.chunk_size,
+            // Nothing is placed when a session ends.
+            place: &mut || Ok(Vec::new()),
+            space: rpc::StatfsReply::default(),
+            events: Vec::new(),
+        };
+        if let Err(e) = namespace::end_session(&mut turn.scratch, &mut context, session) {
+            tracing::error!(session = session.0, "what an ended session held cannot be let go: {e}");
+        }
+        let events = context.events;
+        for event in events {
+            self.cluster_event(turn, event);
+        }
+    }
+
+    fn replica_failed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: ConnectionId,
+        id: u64,
+        report: &rpc::ReplicaFailed,
+    ) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.reports.insert(token, (from, id));
+        let event = Event::ClientReport {
+            token,
+            chunk: ChunkId(report.chunk),
+            epoch: Epoch(report.epoch),
+            servers: report.servers.iter().map(|s| ServerId(*s)).collect(),
+            failure: report.failure(),
+        };
+        self.cluster_event(turn, event);
+    }
+}
+
+/// Whether doing it twice would not be the same as doing it once.
+fn must_keep(op: &Body) -> bool {
+    !matches!(op, Body::AllocChunks(_) | Body::Opened(_) | Body::Closed(_))
+}
+
+/// What statfs says; only looked up for it.
+fn space(cluster: &crate::core::cluster::Cluster, free: u64, op: &rpc::Op) -> rpc::StatfsReply {
+    /// What an inode and its name take in the store, roughly.
+    const BYTES_PER_FILE: u64 = 256;
+    if !matches!(op.op, Some(Body::Statfs(_))) {
+        return rpc::StatfsReply::default();
+    }
+    let totals = cluster.totals();
+    rpc::StatfsReply {
+        total_bytes: totals.total_bytes,
+        free_bytes: totals.free_bytes,
+        files: 0,
+        free_files: free / BYTES_PER_FILE,
+    }
+}
+
+fn refusal(id: u64, errno: errno::Errno, detail: &str) -> rpc::Reply {
+    rpc::Reply { id, errno: errno.0, detail: detail.into(), result: None }
+}

@@ -1,0 +1,193 @@
+//! Everything the owner holds beside the store, and how it is restored from there.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use cairn_proto::{ServerId, SessionId, rpc};
+use prost::Message as _;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc::Sender;
+
+use super::Outbox;
+use crate::core::Millis;
+use crate::core::cluster::{self, Cluster, LinkId, ServerRecord};
+use crate::core::namespace;
+use crate::core::records::{self, Counters, Session, decode};
+use crate::core::scratch::{Batch, Scratch};
+use crate::core::sessions::{ConnectionId, Sessions};
+use crate::core::view::ViewError;
+use crate::core::{keys, records::ServerValue};
+use crate::store::{Store, StoreError};
+use crate::{Config, Error};
+
+/// What a cluster is from its making on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Drawn at random.
+    pub(crate) cluster_id: [u8; 16],
+    /// Bytes in a chunk.
+    pub(crate) chunk_size: u64,
+}
+
+/// The replies kept for a session: under the operation's id modulo 256.
+pub(super) type Kept = HashMap<u8, rpc::Reply>;
+
+/// What the owner holds in memory.
+pub(super) struct State {
+    pub(super) identity: Identity,
+    pub(super) config: Config,
+    pub(super) counters: Counters,
+    pub(super) sessions: Sessions,
+    pub(super) cluster: Cluster,
+    pub(super) outboxes: BTreeMap<ConnectionId, Outbox>,
+    pub(super) links: BTreeMap<LinkId, Sender<cluster::Down>>,
+    pub(super) kept: HashMap<SessionId, Kept>,
+    /// Clients that wait for the cluster core: the connection and the operation's id.
+    pub(super) reports: HashMap<cluster::Token, (ConnectionId, u64)>,
+    pub(super) next_token: u64,
+    pub(super) random: StdRng,
+}
+
+impl State {
+    /// Restores the state; makes a new cluster in an empty store.
+    pub(super) fn restore(
+        store: &mut dyn Store,
+        config: Config,
+        now: Millis,
+        wall: rpc::Time,
+    ) -> Result<Self, Error> {
+        let mut random = StdRng::from_os_rng();
+        let identity = match identity(store)? {
+            Some(identity) => identity,
+            None => make(store, &config, random.random(), wall)?,
+        };
+        if identity.chunk_size != config.chunk_size {
+            tracing::warn!(
+                "the cluster was made with chunks of {} bytes, and keeps them; asked for were {}",
+                identity.chunk_size,
+                config.chunk_size
+            );
+        }
+        let counters = match store.get(keys::COUNTERS)? {
+            Some(value) => decode("the counters", &value)?,
+            None => Counters::fresh(),
+        };
+        let settings = cluster::Settings {
+            cluster_id: identity.cluster_id,
+            copies: config.copies,
+            chunk_size: identity.chunk_size,
+            heartbeat_ms: millis(config.heartbeat),
+            lease_ms: millis(config.lease),
+            ..cluster::Settings::default()
+        };
+        let sessions = load_sessions(store)?;
+        let first_event = u64::from(random.random::<u32>());
+        Ok(Self {
+            identity,
+            counters,
+            sessions: Sessions::new(now, millis(config.session_ttl), first_event, sessions),
+            cluster: Cluster::new(settings, load_servers(store)?),
+            outboxes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            kept: load_replies(store)?,
+            reports: HashMap::new(),
+            next_token: 1,
+            random,
+            config,
+        })
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn identity(store: &dyn Store) -> Result<Option<Identity>, ViewError> {
+    let Some(value) = store.get(keys::CLUSTER_ID)? else { return Ok(None) };
+    let malformed = || ViewError("the cluster's id is malformed".into());
+    let (id, size) = value.split_first_chunk::<16>().ok_or_else(malformed)?;
+    let chunk_size = u64::from_be_bytes(size.try_into().map_err(|_| malformed())?);
+    Ok(Some(Identity { cluster_id: *id, chunk_size }))
+}
+
+/// A new cluster: its identity, its counters, its root directory.
+fn make(
+    store: &mut dyn Store,
+    config: &Config,
+    cluster_id: [u8; 16],
+    wall: rpc::Time,
+) -> Result<Identity, StoreError> {
+    let identity = Identity { cluster_id, chunk_size: config.chunk_size };
+    let mut value = identity.cluster_id.to_vec();
+    value.extend_from_slice(&identity.chunk_size.to_be_bytes());
+    let root = namespace::root(wall).encode();
+    store.commit(Batch::from([
+        (keys::CLUSTER_ID.to_vec(), Some(Bytes::from(value))),
+        (keys::COUNTERS.to_vec(), Some(Counters::fresh().encode())),
+        (keys::inode(cairn_proto::InodeId::ROOT), Some(root)),
+    ]))?;
+    Ok(identity)
+}
+
+/// All records of a kind: the key, then the value.
+fn load<T>(
+    store: &dyn Store,
+    prefix: u8,
+    mut read: impl FnMut(&[u8], &[u8]) -> Result<T, ViewError>,
+) -> Result<Vec<T>, ViewError> {
+    let (mut all, mut failed) = (Vec::new(), None);
+    store.scan(&[prefix], &[prefix], &mut |key, value| match read(key, value) {
+        Ok(record) => {
+            all.push(record);
+            true
+        }
+        Err(e) => {
+            failed = Some(e);
+            false
+        }
+    })?;
+    failed.map_or(Ok(all), Err)
+}
+
+fn id_of(key: &[u8]) -> Result<u64, ViewError> {
+    keys::head_id(key).ok_or_else(|| ViewError("a key is malformed".into()))
+}
+
+fn load_sessions(store: &dyn Store) -> Result<Vec<(SessionId, Session)>, ViewError> {
+    load(store, keys::SESSION, |key, value| Ok((SessionId(id_of(key)?), decode("a session", value)?)))
+}
+
+fn load_servers(store: &dyn Store) -> Result<Vec<ServerRecord>, ViewError> {
+    load(store, keys::SERVER, |key, value| {
+        let malformed = || ViewError("a chunkserver's key is malformed".into());
+        let id = key.get(1..).and_then(|id| id.try_into().ok()).ok_or_else(malformed)?;
+        let value = decode::<ServerValue>("a chunkserver", value)?;
+        Ok(value.into_record(ServerId(u32::from_be_bytes(id))))
+    })
+}
+
+fn load_replies(store: &dyn Store) -> Result<HashMap<SessionId, Kept>, ViewError> {
+    let mut kept: HashMap<SessionId, Kept> = HashMap::new();
+    let replies =
+        load(store, keys::REPLY, |key, value| Ok((id_of(key)?, decode::<rpc::Reply>("a reply", value)?)))?;
+    for (session, reply) in replies {
+        kept.entry(SessionId(session)).or_default().insert(slot(reply.id), reply);
+    }
+    Ok(kept)
+}
+
+/// Where the reply to an operation is kept.
+pub(super) fn slot(operation: u64) -> u8 {
+    (operation & 0xff) as u8
+}
+
+/// Puts a reply that must outlive the master.
+pub(super) fn put_reply(scratch: &mut Scratch<'_>, session: SessionId, reply: &rpc::Reply) {
+    scratch.put(keys::reply(session, slot(reply.id)), reply.encode_to_vec());
+}
+
+/// Puts a session's record.
+pub(super) fn put_session(scratch: &mut Scratch<'_>, session: SessionId, record: &records::Session) {
+    scratch.put(keys::session(session), record.encode_to_vec());
+}

@@ -1,0 +1,185 @@
+//! The owner's loop: drain, execute, commit, answer.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cairn_proto::rpc;
+use tokio::sync::mpsc::error::TrySendError;
+use tonic::Status;
+
+use super::Message;
+use super::state::{Identity, State};
+use super::turn::{Outgoing, Turn};
+use crate::core::Millis;
+use crate::core::cluster::Event;
+use crate::core::scratch::Scratch;
+use crate::store::{Store, StoreError};
+use crate::{Config, Error};
+
+/// The most messages in a group.
+const GROUP: usize = 512;
+/// Between ticks of the cores.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How the owner's thread ended: as asked, or because the store failed.
+pub(crate) type Stopped = Result<(), StoreError>;
+
+/// The owner, not yet running.
+pub(crate) struct Owner {
+    store: Box<dyn Store>,
+    state: State,
+    messages: Receiver<Message>,
+    started: Instant,
+    next_tick: Instant,
+}
+
+impl Owner {
+    /// Restores the state from the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a new cluster not be written.
+    pub(crate) fn restore(
+        mut store: Box<dyn Store>,
+        config: Config,
+        messages: Receiver<Message>,
+    ) -> Result<Self, Error> {
+        let started = Instant::now();
+        let state = State::restore(store.as_mut(), config, Millis(0), wall())?;
+        Ok(Self { store, state, messages, started, next_tick: started })
+    }
+
+    /// What the cluster is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.state.identity
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// When a commit failed: what is in memory is then ahead of the store, and only a restart makes
+    /// them one again.
+    pub(crate) fn run(mut self) -> Stopped {
+        let mut group = Vec::with_capacity(GROUP);
+        loop {
+            let wait = self.next_tick.saturating_duration_since(Instant::now());
+            match self.messages.recv_timeout(wait) {
+                Ok(message) => group.push(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            group.extend(self.messages.try_iter().take(GROUP - group.len()));
+            let stop = group.iter().position(|m| matches!(m, Message::Stop));
+            group.truncate(stop.unwrap_or(group.len()));
+            self.turn(&mut group)?;
+            if stop.is_some() {
+                self.state.dismiss();
+                return Ok(());
+            }
+        }
+    }
+
+    fn turn(&mut self, group: &mut Vec<Message>) -> Stopped {
+        let Self { store, state, .. } = self;
+        let mut turn = Turn {
+            room: store.room(),
+            scratch: Scratch::new(store.as_ref(), state.counters),
+            out: Vec::new(),
+            now: Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            wall: wall(),
+        };
+        for message in group.drain(..) {
+            state.message(&mut turn, message);
+        }
+        let now = Instant::now();
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            state.tick(&mut turn);
+        }
+        let Turn { scratch, out, .. } = turn;
+        let (batch, counters) = scratch.into_batch();
+        if !batch.is_empty() {
+            store.commit(batch)?;
+            state.counters = counters;
+        }
+        for message in out {
+            state.send(message);
+        }
+        Ok(())
+    }
+}
+
+fn wall() -> rpc::Time {
+    let now = SystemTime::now();
+    match now.duration_since(UNIX_EPOCH) {
+        Ok(t) => rpc::Time { secs: i64::try_from(t.as_secs()).unwrap_or(i64::MAX), nanos: t.subsec_nanos() },
+        // A clock before 1970 is wrong; any time will do.
+        Err(_) => rpc::Time::default(),
+    }
+}
+
+impl State {
+    fn message(&mut self, turn: &mut Turn<'_>, message: Message) {
+        match message {
+            Message::Client(from, messages) => self.client(turn, from, messages),
+            Message::Cluster(event) => self.cluster_event(turn, event),
+            Message::Linked(link, commands) => {
+                self.links.insert(link, commands);
+            }
+            Message::Hello(from, hello, out) => self.hello(turn, from, &hello, out),
+            Message::Gone(connection) => self.gone(connection),
+            Message::Status(to) => {
+                let status = self.status(turn);
+                turn.out.push(Outgoing::Status(to, Box::new(status)));
+            }
+            Message::File(inode, to) => {
+                let file = self.file(turn, inode);
+                turn.out.push(Outgoing::File(to, file));
+            }
+            // Taken out of the group before.
+            Message::Stop => {}
+        }
+    }
+
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        let effects = self.sessions.tick(turn.now, &mut turn.scratch.counters.next_session);
+        self.session_effects(turn, effects);
+        self.cluster_event(turn, Event::Tick);
+        // A receiver that is gone needs no sender; its end is told by an event of its own.
+        self.links.retain(|_, commands| !commands.is_closed());
+    }
+
+    /// Ends all connections of mounts; those of chunkservers end with their senders.
+    fn dismiss(&mut self) {
+        for outbox in std::mem::take(&mut self.outboxes).into_values() {
+            let _ = outbox.sender.try_send(Err(Status::unavailable("the master is stopping")));
+        }
+    }
+
+    fn send(&mut self, message: Outgoing) {
+        match message {
+            Outgoing::Mount(to, message) => {
+                let Some(outbox) = self.outboxes.get(&to) else { return };
+                // A mount has at most 256 operations unanswered: one whose outbox is full does not read.
+                if let Err(TrySendError::Full(_)) = outbox.sender.try_send(Ok(message)) {
+                    tracing::warn!(connection = to.0, "a mount does not read its answers: disconnected");
+                    self.gone(to);
+                }
+            }
+            Outgoing::CloseMount(connection, status) => {
+                if let Some(outbox) = self.outboxes.remove(&connection) {
+                    let _ = outbox.sender.try_send(Err(status));
+                }
+            }
+            Outgoing::Link(link, down) => {
+                let ends = down.is_err();
+                let Some(commands) = self.links.get(&link) else { return };
+                if commands.try_send(down).is_err() || ends {
+                    self.links.remove(&link);
+                }
+            }
+            // Whoever asked may be gone.
+            Outgoing::Status(to, status) => drop(to.send(*status)),
+            Outgoing::File(to, file) => drop(to.send(file)),
+        }
+    }
+}

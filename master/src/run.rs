@@ -1,0 +1,96 @@
+//! Brings the parts together: opens the store, starts the owner, serves.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::owner::{Message, Owner, OwnerHandle, Stopped};
+use crate::shell::admin::AdminService;
+use crate::shell::session::SessionService;
+use crate::store::{DataDir, DiskStore};
+use crate::{Config, Error};
+
+/// Flow-control windows, in bytes: a page of a directory must not wait for them.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// A peer that does not answer a ping is gone.
+const PING_EVERY: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections have so long to end when the master stops.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Runs a master until `shutdown` is done. `ready` is called once it serves, with the address it has.
+///
+/// # Errors
+/// When the data directory or the address cannot be used, or the store fails while it runs.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(SocketAddr) + Send,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    check(&config)?;
+    let listen = config.listen;
+    let failed = move |source| Error::Listen { addr: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    let config = Config { listen: addr, ..config };
+
+    let (handle, messages) = OwnerHandle::new();
+    let owner = tokio::task::spawn_blocking(move || {
+        let store = DiskStore::open(DataDir::open(&config.data)?)?;
+        Owner::restore(Box::new(store), config, messages)
+    });
+    let owner = owner.await.map_err(|_| Error::Owner)??;
+    let identity = owner.identity();
+    tracing::info!(%addr, chunk_size = identity.chunk_size, "the master serves");
+    let (ended, mut end) = oneshot::channel::<Stopped>();
+    std::thread::Builder::new()
+        .name("owner".into())
+        .spawn(move || ended.send(owner.run()))
+        .map_err(Error::Thread)?;
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .add_service(SessionService::server(handle.clone()))
+        .add_service(AdminService::server(handle.clone()))
+        .serve_with_incoming_shutdown(incoming, async {
+            let _ = stopped.await;
+        });
+    let server = tokio::spawn(server);
+    ready(addr);
+    let early = tokio::select! {
+        () = shutdown => None,
+        ended = &mut end => Some(ended),
+    };
+    // The owner ends first: with it go all senders, and so all streams, which the server waits for.
+    handle.tell(Message::Stop);
+    let outcome = match early {
+        Some(ended) => ended,
+        None => end.await,
+    };
+    let _ = stop.send(());
+    if let Ok(served) = tokio::time::timeout(LINGER, server).await {
+        served.map_err(|_| Error::Owner)??;
+    }
+    outcome.map_err(|_| Error::Owner)?.map_err(Error::from)
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    if !config.chunk_size.is_power_of_two() || !(1 << 16..=1 << 30).contains(&config.chunk_size) {
+        return Err(Error::Config("the chunk size must be a power of two from 64 KiB to 1 GiB"));
+    }
+    if !(1..=16).contains(&config.copies) {
+        return Err(Error::Config("the number of copies must be from 1 to 16"));
+    }
+    Ok(())
+}
