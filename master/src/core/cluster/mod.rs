@@ -3,23 +3,59 @@
 //! A state machine: [`Event`]s in, [`Effect`]s out. What must survive a restart is in [`ChunkRecord`]s and
 //! [`ServerRecord`]s, which the effects put; everything else is learned again from the chunkservers.
 
+mod audit;
+mod changes;
+mod deletes;
+mod digest_watch;
 mod effect;
 mod event;
+mod liveness;
+mod place;
 mod records;
+mod registration;
+mod repairs;
+mod replicas;
+mod server;
 mod settings;
+#[cfg(test)]
+mod tests;
+pub mod transitions;
+mod upkeep;
+mod work;
 
 pub use effect::{Down, Effect, Refusal};
 pub use event::{Event, LinkId, Token};
 pub use records::{ChunkRecord, ChunkView, GarbageRecord, ServerRecord, majority};
 pub use settings::Settings;
 
+use std::collections::BTreeMap;
+
+use cairn_proto::{ChunkId, ServerId, rpc};
+use rpc::master_command::Cmd;
+
 use crate::core::Millis;
-use cairn_proto::{ServerId, rpc};
+use audit::Audit;
+use deletes::Deletes;
+use repairs::Repairs;
+use server::{Server, State};
+use work::Work;
 
 /// The cluster's state.
 #[derive(Debug)]
 pub struct Cluster {
     settings: Settings,
+    started: bool,
+    servers: BTreeMap<ServerId, Server>,
+    links: BTreeMap<LinkId, ServerId>,
+    audit: Audit,
+    repairs: Repairs,
+    deletes: Deletes,
+    /// How far the garbage records that a former master left have been read; `None`: all.
+    garbage_cursor: Option<ChunkId>,
+    next_command: u64,
+    was_holding_still: bool,
+    /// To be told to everybody at the end of the event.
+    servers_changed: bool,
 }
 
 /// Space for data, in bytes, already divided by the number of copies.
@@ -67,11 +103,23 @@ pub enum PlaceError {
 impl Cluster {
     /// A cluster whose master has just started; `servers` are all that ever registered.
     pub fn new(settings: Settings, servers: Vec<ServerRecord>) -> Self {
-        let _ = servers;
-        Self { settings }
+        let servers = servers.into_iter().map(|r| (r.id, Server::new(r, Millis(u64::MAX)))).collect();
+        Self {
+            settings,
+            started: false,
+            servers,
+            links: BTreeMap::new(),
+            audit: Audit::default(),
+            repairs: Repairs::default(),
+            deletes: Deletes::default(),
+            garbage_cursor: Some(ChunkId(0)),
+            next_command: 1,
+            was_holding_still: false,
+            servers_changed: false,
+        }
     }
 
-    /// Handles one event. `random` gives uniform 64-bit numbers.
+    /// Handles one event. `now` never goes back; `random` gives uniform 64-bit numbers.
     pub fn handle(
         &mut self,
         now: Millis,
@@ -79,33 +127,105 @@ impl Cluster {
         event: Event,
         random: &mut dyn FnMut() -> u64,
     ) -> Vec<Effect> {
-        let _ = (now, view, event, random, &self.settings);
-        Vec::new()
+        let mut work = Work::new(now, view, self.settings.term, random);
+        if !std::mem::replace(&mut self.started, true) {
+            self.start(&mut work);
+        }
+        self.dispatch(&mut work, event);
+        if std::mem::take(&mut self.servers_changed) {
+            self.tell_servers(&mut work);
+        }
+        work.into_effects()
+    }
+
+    fn dispatch(&mut self, work: &mut Work<'_>, event: Event) {
+        match event {
+            Event::Registered { link, register } => self.registered(work, link, register),
+            Event::Heartbeat { link, heartbeat } => self.heartbeat(work, link, heartbeat),
+            Event::Report { link, report } => self.report(work, link, &report),
+            Event::Problem { link, problem } => self.problem(work, link, &problem),
+            Event::CaughtUp { link, caught_up } => self.caught_up(work, link, &caught_up),
+            Event::Done { link, done } => self.done(work, link, &done),
+            Event::Disconnected { link } => self.disconnected(work, link),
+            Event::Refused { link } => self.refused(work, link),
+            // What a client saw is no evidence: it may be the client that is cut off.
+            Event::ClientReport { token, chunk, epoch, servers, failure: _ } => {
+                self.client_report(work, token, (chunk, epoch), &servers);
+            }
+            Event::ChunkAllocated(record) => self.chunk_allocated(work.now, &record),
+            Event::ChunkDeleted { chunk, servers } => self.chunk_deleted(work, chunk, &servers),
+            Event::Tick => self.tick(work),
+        }
+    }
+
+    /// The master has started. A lease that a former one gave may still be running.
+    fn start(&mut self, work: &mut Work<'_>) {
+        let lease_until = work.now.plus(self.settings.lease_ms + self.settings.lease_margin_ms);
+        for server in self.servers.values_mut() {
+            server.lease_until = lease_until;
+        }
+        // Commands of a former master may still be answered: none of those numbers may be used again.
+        self.next_command = ((work.random)() >> 1) | 1;
+        self.audit.request();
+    }
+
+    fn chunk_allocated(&mut self, now: Millis, record: &ChunkRecord) {
+        self.audit.allocated(record.chunk);
+        self.note_copies(record, now);
+        for server in &record.in_sync {
+            if let Some(server) = self.servers.get_mut(server) {
+                server.replicas.expect(record.chunk, record.epoch, now);
+            }
+        }
+    }
+
+    fn tell_servers(&self, work: &mut Work<'_>) {
+        work.push(Effect::ServersChanged);
+        let servers = rpc::Servers { servers: self.servers() };
+        for server in self.servers.values() {
+            if let Some(link) = server.reachable() {
+                work.send(link, Cmd::Servers(servers.clone()));
+            }
+        }
     }
 
     /// Servers for a new chunk, the primary first: as many of `copies` as can be had, at least a majority.
+    ///
+    /// # Errors
+    /// Fewer than a majority of `copies` are alive, or have space.
     pub fn place(&self, copies: u32, random: &mut dyn FnMut() -> u64) -> Result<Vec<ServerId>, PlaceError> {
-        let _ = random;
-        Err(PlaceError::TooFew { alive: 0, needed: majority(copies) })
+        let alive = self.servers.values().filter(|s| s.is_alive());
+        let candidates: Vec<_> = alive.map(|s| self.candidate(s)).collect();
+        place::place(&candidates, copies, random)
     }
 
     /// Every known server, ordered by id.
     pub fn servers(&self) -> Vec<rpc::ServerInfo> {
-        Vec::new()
+        self.servers.values().map(Server::info).collect()
     }
 
-    /// Space in the whole cluster.
+    /// Space on the servers that are not dead.
     pub fn totals(&self) -> Totals {
-        Totals::default()
+        let copies = u64::from(self.settings.copies.max(1));
+        let present = || self.servers.values().filter(|s| s.state != State::Dead);
+        Totals {
+            total_bytes: present().map(Server::total_bytes).fold(0, u64::saturating_add) / copies,
+            free_bytes: present().map(Server::free_bytes).fold(0, u64::saturating_add) / copies,
+        }
     }
 
     /// For people: how each server is, ordered by id.
     pub fn status(&self) -> Vec<rpc::ChunkserverStatus> {
-        Vec::new()
+        self.servers.values().map(Server::status).collect()
     }
 
-    /// How many chunks there are, and how they are.
+    /// How many chunks there are, and how they are. After a start of the master all three grow until the
+    /// first walk through the chunk table is complete.
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        Counts {
+            total: self.audit.total,
+            under_replicated: self.repairs.len() as u64,
+            missing: self.audit.missing,
+        }
     }
 }

@@ -1,0 +1,157 @@
+//! Changes of in-sync sets: who asks for them, and who is told.
+
+use cairn_proto::{ChunkId, Epoch, ServerId, rpc};
+use rpc::master_command::Cmd;
+use tracing::{info, warn};
+
+use super::transitions::{self, Unchanged};
+use super::work::Work;
+use super::{ChunkRecord, Cluster, Effect, LinkId, Refusal, Token};
+use crate::core::Millis;
+
+/// A member that was dropped is brought up to date after so long (milliseconds) at the earliest: what it
+/// stumbled over may still be there.
+const REPAIR_AFTER_MS: u64 = 200;
+
+impl Cluster {
+    /// A primary says that members failed; or a member, that it is not whole.
+    pub(super) fn problem(&mut self, work: &mut Work<'_>, link: LinkId, problem: &rpc::ReplicaProblem) {
+        let Some(from) = self.sender(work, link) else { return };
+        let Some(record) = work.chunk(ChunkId(problem.chunk)) else {
+            return reply(work, link, problem.req, None, "deleted");
+        };
+        let failed: Vec<_> = problem.failed.iter().map(|s| ServerId(*s)).collect();
+        match transitions::reported_by_member(&record, from, Epoch(problem.epoch), &failed) {
+            Ok(next) => {
+                info!(chunk = %record.chunk, epoch = %next.epoch, primary = %from, failed = ?problem.failed,
+                    why = problem.failure().as_str_name(), "replicas dropped");
+                let record = self.adopt(work, &record, next, Some(from));
+                reply(work, link, problem.req, Some(&record), "");
+            }
+            Err(why) => reply(work, link, problem.req, Some(&record), &why.to_string()),
+        }
+    }
+
+    /// A client could not use replicas.
+    pub(super) fn client_report(
+        &mut self,
+        work: &mut Work<'_>,
+        token: Token,
+        (chunk, epoch): (ChunkId, Epoch),
+        servers: &[ServerId],
+    ) {
+        let Some(mut record) = work.chunk(chunk) else {
+            return work.push(Effect::AnswerClient { token, chunk: None });
+        };
+        let gone = |s| self.servers.get(&s).is_some_and(|s| s.is_gone(work.now));
+        if let Ok(next) = transitions::reported_by_client(&record, epoch, servers, gone) {
+            info!(chunk = %chunk, epoch = %next.epoch, failed = ?servers, "replicas dropped for a client");
+            record = self.adopt(work, &record, next, None);
+        }
+        work.push(Effect::AnswerClient { token, chunk: Some(record.info()) });
+    }
+
+    /// A primary says that a server holds all of a chunk.
+    pub(super) fn caught_up(&mut self, work: &mut Work<'_>, link: LinkId, message: &rpc::CaughtUp) {
+        let Some(from) = self.sender(work, link) else { return };
+        let (chunk, server) = (ChunkId(message.chunk), ServerId(message.server));
+        let Some(record) = work.chunk(chunk) else {
+            return reply(work, link, message.req, None, "deleted");
+        };
+        let fit = self.servers.get(&server).is_some_and(|s| s.is_alive())
+            && !self.deletes.is_pending(server, chunk);
+        match transitions::caught_up(&record, from, Epoch(message.epoch), server, fit) {
+            Ok(next) => {
+                if let Some(s) = self.servers.get_mut(&server) {
+                    s.replicas.expect(chunk, next.epoch, work.now);
+                }
+                let record = self.adopt(work, &record, next, Some(from));
+                self.repairs.succeeded(chunk);
+                reply(work, link, message.req, Some(&record), "");
+            }
+            Err(why) => {
+                if !matches!(why, Unchanged::Member)
+                    && self.repairs.flight(chunk).is_some_and(|f| f.target == server)
+                {
+                    self.repair_failed(work, chunk, &why.to_string());
+                }
+                reply(work, link, message.req, Some(&record), &why.to_string());
+            }
+        }
+        self.start_repairs(work);
+    }
+
+    /// Makes `next` the chunk's record, and tells everybody whom it concerns; `asker` is answered by the caller.
+    /// Those who were dropped are told as well, so that they stop serving it.
+    pub(super) fn adopt(
+        &mut self,
+        work: &mut Work<'_>,
+        before: &ChunkRecord,
+        next: ChunkRecord,
+        asker: Option<ServerId>,
+    ) -> ChunkRecord {
+        work.put_chunk(next.clone());
+        let dropped = before.in_sync.iter().copied().filter(|s| !next.has(*s));
+        for server in next.in_sync.iter().copied().chain(dropped) {
+            if Some(server) == asker {
+                self.expect_epoch(work.now, server, &next);
+            } else {
+                self.tell_epoch(work, server, &next);
+            }
+        }
+        if let Some(flight) = self.repairs.flight(next.chunk)
+            && (next.primary() != Some(flight.primary) || next.has(flight.target))
+        {
+            self.repairs.replan(next.chunk);
+        }
+        self.note_copies(&next, work.now.plus(REPAIR_AFTER_MS));
+        next
+    }
+
+    /// Whether the chunk wants a copy; if so, it may be repaired `from` then on.
+    pub(super) fn note_copies(&mut self, record: &ChunkRecord, from: Millis) {
+        if record.is_whole() {
+            self.repairs.forget(record.chunk);
+        } else {
+            self.repairs.want(record.chunk, record.in_sync.len(), from);
+        }
+    }
+
+    /// Tells a server a chunk's epoch and set; if it cannot be told now, before it is given a lease again.
+    pub(super) fn tell_epoch(&mut self, work: &mut Work<'_>, server: ServerId, record: &ChunkRecord) {
+        let Some(s) = self.servers.get_mut(&server) else {
+            warn!(chunk = %record.chunk, %server, "in an in-sync set, but unknown");
+            return;
+        };
+        match s.reachable() {
+            Some(link) => {
+                work.send(link, Cmd::SetEpoch(record.info()));
+                self.expect_epoch(work.now, server, record);
+            }
+            None => drop(s.owed.insert(record.chunk)),
+        }
+    }
+
+    /// The server hears of the record's epoch: what it holds, it will hold under that.
+    fn expect_epoch(&mut self, now: Millis, server: ServerId, record: &ChunkRecord) {
+        if let Some(s) = self.servers.get_mut(&server)
+            && s.replicas.epoch(record.chunk).is_some_and(|e| e < record.epoch)
+        {
+            s.replicas.expect(record.chunk, record.epoch, now);
+        }
+    }
+
+    /// The server at the other end of a connection; if there is none, the connection is ended.
+    pub(super) fn sender(&self, work: &mut Work<'_>, link: LinkId) -> Option<ServerId> {
+        let server = self.links.get(&link).copied();
+        if server.is_none() {
+            work.close(link, Refusal::NotRegistered);
+        }
+        server
+    }
+}
+
+fn reply(work: &mut Work<'_>, link: LinkId, req: u64, record: Option<&ChunkRecord>, detail: &str) {
+    let chunk = Some(record.map(ChunkRecord::info).unwrap_or_default());
+    work.send(link, Cmd::Chunk(rpc::ChunkReply { req, chunk, detail: detail.to_owned() }));
+}

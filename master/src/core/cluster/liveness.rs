@@ -1,0 +1,136 @@
+//! Heartbeats and leases: who is alive, and what each one holds.
+
+use std::collections::BTreeMap;
+
+use cairn_proto::{ChunkId, ServerId, rpc};
+use rpc::master_command::Cmd;
+use tracing::warn;
+
+use super::server::{Server, State};
+use super::work::Work;
+use super::{Cluster, LinkId, Refusal};
+use crate::core::Millis;
+
+/// Disks of one server that are remembered.
+const DISKS: usize = 256;
+/// Replicas in a piece of a report, at most.
+const PIECE: usize = 16_384;
+/// Replicas of one server, at most.
+const REPLICAS: usize = 1 << 26;
+/// Servers that died no longer ago than this (milliseconds) count as gone together.
+const TOGETHER_MS: u64 = 300_000;
+
+impl Cluster {
+    /// Renews the lease; before that, tells the server everything that it missed while it had none.
+    pub(super) fn heartbeat(&mut self, work: &mut Work<'_>, link: LinkId, beat: rpc::Heartbeat) {
+        let Some(id) = self.sender(work, link) else { return };
+        let lease_until = work.now.plus(self.settings.lease_ms + self.settings.lease_margin_ms);
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        server.last_heartbeat = work.now;
+        server.lease_until = lease_until;
+        (server.chunks, server.bytes_in, server.bytes_out) = (beat.chunks, beat.bytes_in, beat.bytes_out);
+        server.disks = beat.disks;
+        server.disks.truncate(DISKS);
+        let report_wanted = self.compare(id, beat.digest);
+        self.pay_owed(work, id, link);
+        work.send(link, Cmd::Ack(rpc::HeartbeatAck { seq: beat.seq }));
+        if report_wanted {
+            work.send(link, Cmd::ReportWanted(rpc::ReportWanted {}));
+        }
+        if self.servers.get(&id).is_some_and(|s| s.state != State::Alive) {
+            self.set_state(work, id, State::Alive, "its heartbeat came");
+        }
+    }
+
+    /// Compares the server's digest with what it should be. True: its full list is wanted.
+    fn compare(&mut self, id: ServerId, digest: u64) -> bool {
+        let Some(server) = self.servers.get_mut(&id) else { return false };
+        if server.replicas.digest() != digest {
+            return server.watch.differs();
+        }
+        let came_to_know = !server.watch.is_settled();
+        server.watch.matched();
+        server.replicas.confirm();
+        if came_to_know {
+            self.settled();
+        }
+        false
+    }
+
+    fn pay_owed(&mut self, work: &mut Work<'_>, id: ServerId, link: LinkId) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        for chunk in std::mem::take(&mut server.owed) {
+            let Some(record) = work.chunk(chunk) else { continue };
+            work.send(link, Cmd::SetEpoch(record.info()));
+            if server.replicas.epoch(chunk).is_some_and(|e| e < record.epoch) {
+                server.replicas.expect(chunk, record.epoch, work.now);
+            }
+        }
+    }
+
+    /// It has become known what a server holds.
+    fn settled(&mut self) {
+        self.audit.request();
+        self.repairs.unpark();
+    }
+
+    pub(super) fn report(&mut self, work: &mut Work<'_>, link: LinkId, report: &rpc::ChunkReport) {
+        let Some(id) = self.sender(work, link) else { return };
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        if report.first {
+            server.incoming = Some(BTreeMap::new());
+        }
+        let Some(incoming) = &mut server.incoming else { return };
+        if report.replicas.len() > PIECE || incoming.len() > REPLICAS {
+            return work.close(link, Refusal::Bad("report too long"));
+        }
+        for replica in &report.replicas {
+            let epoch = u32::try_from(replica.epoch).unwrap_or(u32::MAX);
+            incoming.insert(ChunkId(replica.chunk), epoch);
+        }
+        if report.last {
+            let reported = server.incoming.take().unwrap_or_default();
+            server.replicas.replace(reported, work.now, self.settings.doubt_ms);
+            server.watch.listed();
+            self.settled();
+        }
+    }
+
+    /// Those whose heartbeats are late are suspected; those whose lease has run out are dead.
+    pub(super) fn check_leases(&mut self, work: &mut Work<'_>) {
+        let late = self.settings.heartbeat_ms * 3 / 2;
+        let now = work.now;
+        let over = |s: &Server| s.state != State::Dead && now >= s.lease_until;
+        let is_late = |s: &Server| s.state == State::Alive && now.since(s.last_heartbeat) > late;
+        let dead: Vec<_> = self.servers.iter().filter(|(_, s)| over(s)).map(|(id, _)| *id).collect();
+        for id in dead {
+            self.set_state(work, id, State::Dead, "its lease has run out");
+        }
+        let suspected: Vec<_> = self.servers.iter().filter(|(_, s)| is_late(s)).map(|(id, _)| *id).collect();
+        for id in suspected {
+            self.set_state(work, id, State::Suspected, "its heartbeat is late");
+        }
+        let still = self.holding_still(now);
+        if still != self.was_holding_still {
+            self.was_holding_still = still;
+            if still {
+                warn!("more than half of the chunkservers are gone: nothing is repaired until some are back");
+            } else {
+                self.settled();
+            }
+        }
+    }
+
+    /// When most servers vanish together it is more likely the master that is cut off: nothing is then done
+    /// on its own account. What clients and primaries ask for is.
+    pub(super) fn holding_still(&self, now: Millis) -> bool {
+        let recently = |s: &&Server| s.died.is_some_and(|died| now.since(died) < TOGETHER_MS);
+        let gone = self.servers.values().filter(recently).count();
+        let others = self.servers.values().filter(|s| s.state != State::Dead).count();
+        gone > others
+    }
+
+    pub(super) fn is_dead(&self, id: ServerId) -> bool {
+        self.servers.get(&id).is_some_and(|s| s.state == State::Dead)
+    }
+}

@@ -1,0 +1,251 @@
+//! The chunks that have fewer in-sync replicas than wanted, and how far each one's repair is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_proto::{ChunkId, ServerId};
+
+use crate::core::Millis;
+
+/// A repair that a primary has been asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flight {
+    pub(super) primary: ServerId,
+    pub(super) target: ServerId,
+    pub(super) command: u64,
+    pub(super) since: Millis,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Ready,
+    Waiting(Millis),
+    /// There is no server that could take it.
+    Parked,
+    Flying(Flight),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wound {
+    copies: usize,
+    tries: u32,
+    last_target: Option<ServerId>,
+    stage: Stage,
+}
+
+/// Ordered by copies left, the fewest first.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    wounds: BTreeMap<ChunkId, Wound>,
+    ready: BTreeSet<(usize, ChunkId)>,
+    waiting: BTreeSet<(Millis, ChunkId)>,
+    parked: BTreeSet<ChunkId>,
+    flying: BTreeSet<ChunkId>,
+    load: BTreeMap<ServerId, usize>,
+}
+
+impl Repairs {
+    /// How many chunks want a copy.
+    pub(super) fn len(&self) -> usize {
+        self.wounds.len()
+    }
+
+    /// The chunk has `copies` in-sync replicas, fewer than wanted. A new one is repaired from `from` on.
+    pub(super) fn want(&mut self, chunk: ChunkId, copies: usize, from: Millis) {
+        match self.wounds.get(&chunk) {
+            None => {
+                let wound = Wound { copies, tries: 0, last_target: None, stage: Stage::Waiting(from) };
+                self.put(chunk, wound);
+            }
+            Some(wound) if wound.copies != copies => {
+                let wound = Wound { copies, ..*wound };
+                self.put(chunk, wound);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The chunk is whole, or gone.
+    pub(super) fn forget(&mut self, chunk: ChunkId) {
+        self.take(chunk);
+    }
+
+    /// The repairs whose pause is over are ready.
+    pub(super) fn wake(&mut self, now: Millis) {
+        while let Some((at, chunk)) = self.waiting.first().copied() {
+            if at > now {
+                break;
+            }
+            self.restage(chunk, Stage::Ready);
+        }
+    }
+
+    /// A server came, or got space: those that had nowhere to go may try again.
+    pub(super) fn unpark(&mut self) {
+        for chunk in std::mem::take(&mut self.parked) {
+            self.restage(chunk, Stage::Ready);
+        }
+    }
+
+    /// Up to `limit` chunks that are ready, the most urgent first.
+    pub(super) fn ready(&self, limit: usize) -> Vec<ChunkId> {
+        self.ready.iter().take(limit).map(|(_, c)| *c).collect()
+    }
+
+    pub(super) fn park(&mut self, chunk: ChunkId) {
+        self.restage(chunk, Stage::Parked);
+    }
+
+    pub(super) fn fly(&mut self, chunk: ChunkId, flight: Flight) {
+        if let Some(wound) = self.wounds.get_mut(&chunk) {
+            wound.last_target = Some(flight.target);
+        }
+        self.restage(chunk, Stage::Flying(flight));
+    }
+
+    pub(super) fn flight(&self, chunk: ChunkId) -> Option<Flight> {
+        match self.wounds.get(&chunk)?.stage {
+            Stage::Flying(flight) => Some(flight),
+            _ => None,
+        }
+    }
+
+    /// The target of the last attempt, if that failed.
+    pub(super) fn last_target(&self, chunk: ChunkId) -> Option<ServerId> {
+        self.wounds.get(&chunk)?.last_target
+    }
+
+    /// The repair under way has come to nothing: again after a pause that doubles, from `backoff.0` to
+    /// `backoff.1`, with full jitter.
+    pub(super) fn fail(&mut self, chunk: ChunkId, now: Millis, backoff: (u64, u64), random: u64) {
+        let Some(wound) = self.wounds.get_mut(&chunk) else { return };
+        let ceiling = backoff.0.saturating_mul(1 << wound.tries.min(20)).clamp(1, backoff.1.max(1));
+        wound.tries += 1;
+        self.restage(chunk, Stage::Waiting(now.plus(random % ceiling)));
+    }
+
+    /// The repair under way is pointless (the set has changed under it): plan it anew.
+    pub(super) fn replan(&mut self, chunk: ChunkId) {
+        if self.flying.contains(&chunk) {
+            self.restage(chunk, Stage::Ready);
+        }
+    }
+
+    /// The server copied a chunk: whatever was in its way is not any more.
+    pub(super) fn succeeded(&mut self, chunk: ChunkId) {
+        if let Some(wound) = self.wounds.get_mut(&chunk) {
+            (wound.tries, wound.last_target) = (0, None);
+            self.replan(chunk);
+        }
+    }
+
+    /// Repairs in which the server sends or receives.
+    pub(super) fn load(&self, server: ServerId) -> usize {
+        self.load.get(&server).copied().unwrap_or(0)
+    }
+
+    /// The chunks that are being repaired, with their flights.
+    pub(super) fn flights(&self) -> Vec<(ChunkId, Flight)> {
+        self.flying.iter().filter_map(|c| Some((*c, self.flight(*c)?))).collect()
+    }
+
+    fn restage(&mut self, chunk: ChunkId, stage: Stage) {
+        if let Some(wound) = self.wounds.get(&chunk) {
+            let wound = Wound { stage, ..*wound };
+            self.put(chunk, wound);
+        }
+    }
+
+    fn put(&mut self, chunk: ChunkId, wound: Wound) {
+        self.take(chunk);
+        match wound.stage {
+            Stage::Ready => drop(self.ready.insert((wound.copies, chunk))),
+            Stage::Waiting(at) => drop(self.waiting.insert((at, chunk))),
+            Stage::Parked => drop(self.parked.insert(chunk)),
+            Stage::Flying(flight) => {
+                self.flying.insert(chunk);
+                for server in [flight.primary, flight.target] {
+                    *self.load.entry(server).or_insert(0) += 1;
+                }
+            }
+        }
+        self.wounds.insert(chunk, wound);
+    }
+
+    fn take(&mut self, chunk: ChunkId) {
+        let Some(wound) = self.wounds.remove(&chunk) else { return };
+        match wound.stage {
+            Stage::Ready => drop(self.ready.remove(&(wound.copies, chunk))),
+            Stage::Waiting(at) => drop(self.waiting.remove(&(at, chunk))),
+            Stage::Parked => drop(self.parked.remove(&chunk)),
+            Stage::Flying(flight) => {
+                self.flying.remove(&chunk);
+                for server in [flight.primary, flight.target] {
+                    if let Some(load) = self.load.get_mut(&server) {
+                        *load = load.saturating_sub(1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLIGHT: Flight = Flight { primary: ServerId(1), target: ServerId(2), command: 5, since: Millis(0) };
+
+    #[test]
+    fn fewest_copies_come_first() {
+        let mut r = Repairs::default();
+        for (chunk, copies) in [(1, 2), (2, 1), (3, 2)] {
+            r.want(ChunkId(chunk), copies, Millis(0));
+        }
+        assert!(r.ready(9).is_empty());
+        r.wake(Millis(0));
+        assert_eq!(r.ready(9), [ChunkId(2), ChunkId(1), ChunkId(3)]);
+        r.want(ChunkId(3), 1, Millis(0));
+        assert_eq!(r.ready(2), [ChunkId(2), ChunkId(3)]);
+    }
+
+    #[test]
+    fn load_counts_both_ends_and_ends_with_the_flight() {
+        let mut r = Repairs::default();
+        r.want(ChunkId(1), 2, Millis(0));
+        r.fly(ChunkId(1), FLIGHT);
+        assert_eq!((r.load(ServerId(1)), r.load(ServerId(2))), (1, 1));
+        r.fail(ChunkId(1), Millis(0), (500, 30_000), 499);
+        assert_eq!((r.load(ServerId(1)), r.load(ServerId(2))), (0, 0));
+        r.wake(Millis(498));
+        assert!(r.ready(1).is_empty());
+        r.wake(Millis(499));
+        assert_eq!(r.ready(1), [ChunkId(1)]);
+        r.fly(ChunkId(1), FLIGHT);
+        r.forget(ChunkId(1));
+        assert_eq!((r.load(ServerId(1)), r.len()), (0, 0));
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_bound() {
+        let mut r = Repairs::default();
+        r.want(ChunkId(1), 2, Millis(0));
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            r.fly(ChunkId(1), FLIGHT);
+            r.fail(ChunkId(1), Millis(0), (100, 500), u64::MAX - u64::MAX % 2_000_000 - 1);
+            pauses.push(r.waiting.first().map(|(at, _)| at.0));
+        }
+        assert_eq!(pauses, [Some(99), Some(199), Some(399), Some(499), Some(499)]);
+    }
+
+    #[test]
+    fn parked_ones_wait_for_a_server() {
+        let mut r = Repairs::default();
+        r.want(ChunkId(1), 2, Millis(0));
+        r.park(ChunkId(1));
+        r.wake(Millis(1 << 40));
+        assert!(r.ready(1).is_empty());
+        r.unpark();
+        assert_eq!(r.ready(1), [ChunkId(1)]);
+    }
+}

@@ -1,0 +1,150 @@
+//! One chunkserver, as the master sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_proto::{ChunkId, rpc};
+
+use super::digest_watch::DigestWatch;
+use super::replicas::Replicas;
+use super::{LinkId, ServerRecord};
+use crate::core::Millis;
+
+/// Whether a server can be counted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Known or connected, but it has not been given a lease yet.
+    Joining,
+    /// It has a lease, and its heartbeats come.
+    Alive,
+    /// Heartbeats are late, or its connection has ended; its lease may not have run out.
+    Suspected,
+    /// Its lease has run out, or its process is gone: it serves nothing.
+    Dead,
+}
+
+impl State {
+    fn message(self) -> rpc::NodeState {
+        match self {
+            Self::Joining => rpc::NodeState::Joining,
+            Self::Alive => rpc::NodeState::Alive,
+            Self::Suspected => rpc::NodeState::Suspected,
+            Self::Dead => rpc::NodeState::Dead,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) record: ServerRecord,
+    pub(super) state: State,
+    pub(super) link: Option<LinkId>,
+    /// The last connection that it had, while it has none.
+    pub(super) last_link: Option<LinkId>,
+    pub(super) incarnation: u64,
+    pub(super) pid: u32,
+    pub(super) last_heartbeat: Millis,
+    /// From here on it certainly serves nothing, unless another heartbeat comes.
+    pub(super) lease_until: Millis,
+    pub(super) died: Option<Millis>,
+    pub(super) disks: Vec<rpc::Disk>,
+    pub(super) chunks: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) replicas: Replicas,
+    pub(super) watch: DigestWatch,
+    /// The pieces of a report that is under way.
+    pub(super) incoming: Option<BTreeMap<ChunkId, u32>>,
+    /// Chunks whose set changed while it could not be told. It must hear of them before its lease is
+    /// renewed, else it might serve as a member what it missed.
+    pub(super) owed: BTreeSet<ChunkId>,
+}
+
+impl Server {
+    pub(super) fn new(record: ServerRecord, lease_until: Millis) -> Self {
+        Self {
+            record,
+            state: State::Joining,
+            link: None,
+            last_link: None,
+            incarnation: 0,
+            pid: 0,
+            last_heartbeat: Millis(0),
+            lease_until,
+            died: None,
+            disks: Vec::new(),
+            chunks: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            replicas: Replicas::default(),
+            watch: DigestWatch::default(),
+            incoming: None,
+            owed: BTreeSet::new(),
+        }
+    }
+
+    /// Connected, with a lease.
+    pub(super) fn is_alive(&self) -> bool {
+        self.state == State::Alive && self.link.is_some()
+    }
+
+    /// The connection on which it can be told something now and will hear it before its lease is renewed.
+    pub(super) fn reachable(&self) -> Option<LinkId> {
+        if self.state == State::Dead { None } else { self.link }
+    }
+
+    /// Whether it has been heard of since the master started, and is not dead.
+    pub(super) fn may_serve(&self) -> bool {
+        match self.state {
+            State::Alive | State::Suspected => true,
+            State::Joining => self.link.is_some(),
+            State::Dead => false,
+        }
+    }
+
+    /// Whether it certainly serves nothing.
+    pub(super) fn is_gone(&self, now: Millis) -> bool {
+        self.state == State::Dead || now >= self.lease_until
+    }
+
+    /// Alive, and what it holds is known.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_alive() && self.watch.is_settled()
+    }
+
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.disks.iter().filter(|d| !d.failed).map(|d| d.total_bytes).fold(0, u64::saturating_add)
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.disks.iter().filter(|d| !d.failed).map(|d| d.free_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Whether it may be given a new replica.
+    pub(super) fn has_space(&self, chunk_size: u64, full_permille: u64) -> bool {
+        let (total, free) = (u128::from(self.total_bytes()), u128::from(self.free_bytes()));
+        free >= 2 * u128::from(chunk_size)
+            && (total - free.min(total)) * 1000 <= total * u128::from(full_permille)
+    }
+
+    pub(super) fn info(&self) -> rpc::ServerInfo {
+        rpc::ServerInfo {
+            id: self.record.id.0,
+            addr: self.record.addr.clone(),
+            unix_path: self.record.unix_path.clone(),
+            boot_id: self.record.boot_id.clone(),
+            state: self.state.message().into(),
+        }
+    }
+
+    pub(super) fn status(&self) -> rpc::ChunkserverStatus {
+        rpc::ChunkserverStatus {
+            info: Some(self.info()),
+            pid: self.pid,
+            disks: self.disks.clone(),
+            used_bytes: self.total_bytes().saturating_sub(self.free_bytes()),
+            chunks: self.chunks,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+        }
+    }
+}

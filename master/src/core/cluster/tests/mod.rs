@@ -1,0 +1,5 @@
+//! The cluster core against fake chunkservers.
+
+mod random;
+mod scenarios;
+mod world;

@@ -1,0 +1,409 @@
+//! A store and chunkservers that do what they are told, around a real cluster core.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use cairn_proto::digest::replica_hash;
+use cairn_proto::{ChunkId, Epoch, InodeId, ServerId, rpc};
+use rpc::master_command::Cmd;
+
+use super::super::*;
+
+/// Records of chunks and garbage.
+#[derive(Default)]
+pub struct Store {
+    pub chunks: BTreeMap<ChunkId, ChunkRecord>,
+    pub garbage: BTreeMap<ChunkId, GarbageRecord>,
+    pub servers: BTreeMap<ServerId, ServerRecord>,
+}
+
+impl ChunkView for Store {
+    fn chunk(&self, id: ChunkId) -> Option<ChunkRecord> {
+        self.chunks.get(&id).cloned()
+    }
+    fn chunks_from(&self, from: ChunkId, limit: usize) -> Vec<ChunkRecord> {
+        self.chunks.range(from..).take(limit).map(|(_, r)| r.clone()).collect()
+    }
+    fn garbage_from(&self, from: ChunkId, limit: usize) -> Vec<GarbageRecord> {
+        self.garbage.range(from..).take(limit).map(|(_, r)| r.clone()).collect()
+    }
+}
+
+/// A replica at a fake chunkserver.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    pub epoch: u64,
+    pub in_sync: Vec<u32>,
+}
+
+#[derive(Default)]
+pub struct FakeServer {
+    pub running: bool,
+    pub hung: bool,
+    pub link: Option<LinkId>,
+    pub incarnation: u64,
+    pub id: u32,
+    pub replicas: BTreeMap<u64, Replica>,
+    pub inbox: VecDeque<rpc::MasterCommand>,
+    /// When each heartbeat that has not been acknowledged was sent.
+    beats: BTreeMap<u64, Millis>,
+    next_beat: u64,
+    pub lease_until: Millis,
+    pub reports: usize,
+    pub registered: bool,
+}
+
+impl FakeServer {
+    pub fn digest(&self) -> u64 {
+        self.replicas.iter().fold(0, |sum, (c, r)| sum.wrapping_add(replica_hash(*c, r.epoch)))
+    }
+}
+
+pub struct World {
+    pub cluster: Cluster,
+    pub store: Store,
+    pub now: Millis,
+    pub fakes: Vec<FakeServer>,
+    pub answers: Vec<(Token, Option<rpc::ChunkInfo>)>,
+    pub closed: Vec<(LinkId, Refusal)>,
+    pub told: Vec<rpc::ChunkInfo>,
+    pub replies: Vec<rpc::ChunkReply>,
+    seed: u64,
+    draws: u64,
+    next_link: u64,
+    next_chunk: u64,
+}
+
+pub const LEASE_MS: u64 = 3_000;
+
+impl World {
+    pub fn new(seed: u64, servers: usize) -> Self {
+        let settings = Settings { lease_ms: LEASE_MS, ..Settings::default() };
+        let mut world = Self {
+            cluster: Cluster::new(settings, Vec::new()),
+            store: Store::default(),
+            now: Millis(1_000),
+            fakes: Vec::new(),
+            answers: Vec::new(),
+            closed: Vec::new(),
+            told: Vec::new(),
+            replies: Vec::new(),
+            seed,
+            draws: 0,
+            next_link: 1,
+            next_chunk: 1,
+        };
+        for n in 0..servers {
+            world.fakes.push(FakeServer::default());
+            world.start(n);
+        }
+        world.run(300);
+        world
+    }
+
+    pub fn random(&mut self) -> u64 {
+        self.draws += 1;
+        replica_hash(self.seed, self.draws)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.random() % bound.max(1) as u64) as usize
+    }
+
+    pub fn server(&self, n: usize) -> ServerId {
+        ServerId(self.fakes[n].id)
+    }
+
+    pub fn by_id(&self, id: u32) -> usize {
+        self.fakes.iter().position(|f| f.id == id).unwrap()
+    }
+
+    /// The master starts anew from its store.
+    pub fn restart_master(&mut self) {
+        let settings = Settings { lease_ms: LEASE_MS, ..Settings::default() };
+        self.cluster = Cluster::new(settings, self.store.servers.values().cloned().collect());
+        for n in 0..self.fakes.len() {
+            self.fakes[n].link = None;
+            if self.fakes[n].running {
+                self.connect(n);
+            }
+        }
+    }
+
+    /// As above, at a moment when every server has been told everything. (What a former master still owed a
+    /// server is not on its disk; see `Server::owed`.)
+    pub fn restart_master_gently(&mut self) {
+        if self.cluster.servers.values().all(|s| s.owed.is_empty()) {
+            self.restart_master();
+        }
+    }
+
+    pub fn deliver(&mut self, event: Event) {
+        let (seed, mut draws) = (self.seed, self.draws);
+        let mut random = || {
+            draws += 1;
+            replica_hash(seed, draws)
+        };
+        let effects = self.cluster.handle(self.now, &self.store, event, &mut random);
+        self.draws = draws;
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        for (id, server) in &self.cluster.servers {
+            let serving = self.fakes.iter().any(|f| f.id == id.0 && f.running && self.now < f.lease_until);
+            assert!(!(server.state == State::Dead && serving), "server {id} is called dead and serves");
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::PutChunk(record) => {
+                let before = &self.store.chunks[&record.chunk];
+                assert_eq!(record.epoch.0, before.epoch.0 + 1, "{before:?} → {record:?}");
+                assert!(record.in_sync.len() >= record.majority(), "{record:?}");
+                let distinct: BTreeSet<_> = record.in_sync.iter().collect();
+                assert_eq!(distinct.len(), record.in_sync.len(), "{record:?}");
+                self.store.chunks.insert(record.chunk, record);
+            }
+            Effect::PutServer(record) => drop(self.store.servers.insert(record.id, record)),
+            Effect::ForgetGarbage(chunk) => {
+                assert!(self.store.garbage.remove(&chunk).is_some());
+                for fake in &self.fakes {
+                    assert!(!fake.replicas.contains_key(&chunk.0), "{chunk} is still at {}", fake.id);
+                }
+            }
+            Effect::Send { link, command } => {
+                if let Some(fake) = self.fakes.iter_mut().find(|f| f.link == Some(link)) {
+                    fake.inbox.push_back(command);
+                }
+            }
+            Effect::Close { link, reason } => {
+                self.closed.push((link, reason));
+                if let Some(fake) = self.fakes.iter_mut().find(|f| f.link == Some(link)) {
+                    fake.link = None;
+                    fake.inbox.clear();
+                }
+            }
+            Effect::AnswerClient { token, chunk } => self.answers.push((token, chunk)),
+            Effect::TellMounts(info) => self.told.push(info),
+            Effect::ServersChanged => {}
+        }
+    }
+
+    pub fn start(&mut self, n: usize) {
+        let incarnation = self.random();
+        let fake = &mut self.fakes[n];
+        (fake.running, fake.hung, fake.incarnation) = (true, false, incarnation);
+        fake.lease_until = Millis(0);
+        self.connect(n);
+    }
+
+    pub fn connect(&mut self, n: usize) {
+        let link = LinkId(self.next_link);
+        self.next_link += 1;
+        let fake = &mut self.fakes[n];
+        fake.link = Some(link);
+        fake.registered = false;
+        fake.inbox.clear();
+        fake.beats.clear();
+        let register = rpc::Register {
+            id: fake.id,
+            cluster_id: if fake.id == 0 { Vec::new().into() } else { vec![0; 16].into() },
+            info: Some(rpc::ServerInfo { addr: format!("127.0.0.1:{}", 9000 + n), ..Default::default() }),
+            incarnation: fake.incarnation,
+            protocol: cairn_proto::PROTOCOL,
+            ..Default::default()
+        };
+        self.deliver(Event::Registered { link, register });
+    }
+
+    /// As kill -9 does. `seen`: that nothing listens any more is noticed.
+    pub fn kill(&mut self, n: usize, seen: bool) {
+        self.fakes[n].running = false;
+        self.fakes[n].hung = false;
+        if let Some(link) = self.disconnect(n)
+            && seen
+        {
+            self.deliver(Event::Refused { link });
+        }
+    }
+
+    pub fn disconnect(&mut self, n: usize) -> Option<LinkId> {
+        let link = self.fakes[n].link.take()?;
+        self.fakes[n].inbox.clear();
+        self.deliver(Event::Disconnected { link });
+        Some(link)
+    }
+
+    pub fn beat(&mut self, n: usize) {
+        let now = self.now;
+        let fake = &mut self.fakes[n];
+        let Some(link) = fake.link.filter(|_| fake.running && !fake.hung && fake.registered) else { return };
+        fake.next_beat += 1;
+        fake.beats.insert(fake.next_beat, now);
+        let heartbeat = rpc::Heartbeat {
+            seq: fake.next_beat,
+            disks: vec![rpc::Disk { total_bytes: 1 << 40, free_bytes: 1 << 39, ..Default::default() }],
+            chunks: fake.replicas.len() as u64,
+            digest: fake.digest(),
+            ..Default::default()
+        };
+        self.deliver(Event::Heartbeat { link, heartbeat });
+    }
+
+    /// A chunk is allocated; `written`: its replicas exist.
+    pub fn allocate(&mut self, written: bool) -> Option<ChunkId> {
+        let (seed, mut draws) = (self.seed, self.draws);
+        let mut random = || {
+            draws += 1;
+            replica_hash(seed, draws)
+        };
+        let in_sync = self.cluster.place(3, &mut random).ok()?;
+        self.draws = draws;
+        let chunk = ChunkId(self.next_chunk);
+        self.next_chunk += 1;
+        let record = ChunkRecord { chunk, epoch: Epoch(1), in_sync, wanted: 3, inode: InodeId(2), index: 0 };
+        self.store.chunks.insert(chunk, record.clone());
+        self.deliver(Event::ChunkAllocated(record.clone()));
+        if written {
+            for fake in &mut self.fakes {
+                if fake.running && record.has(ServerId(fake.id)) {
+                    fake.replicas.insert(chunk.0, Replica { epoch: 1, in_sync: record.info().in_sync });
+                }
+            }
+        }
+        Some(chunk)
+    }
+
+    pub fn delete(&mut self, chunk: ChunkId) {
+        let record = self.store.chunks.remove(&chunk).unwrap();
+        let servers = record.in_sync;
+        self.store.garbage.insert(chunk, GarbageRecord { chunk, servers: servers.clone() });
+        self.deliver(Event::ChunkDeleted { chunk, servers });
+    }
+
+    /// Every fake server does what it was told, until all is quiet.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut quiet = true;
+            for n in 0..self.fakes.len() {
+                let fake = &mut self.fakes[n];
+                if !fake.running || fake.hung {
+                    continue;
+                }
+                if let Some(command) = fake.inbox.pop_front() {
+                    quiet = false;
+                    self.obey(n, command);
+                }
+            }
+            if quiet {
+                return self.check_beliefs();
+            }
+        }
+        panic!("commands without end");
+    }
+
+    fn obey(&mut self, n: usize, command: rpc::MasterCommand) {
+        let Some(link) = self.fakes[n].link else { return };
+        match command.cmd.unwrap() {
+            Cmd::Registered(registered) => {
+                self.fakes[n].id = registered.id;
+                self.fakes[n].registered = true;
+                self.beat(n);
+            }
+            Cmd::Ack(ack) => {
+                let fake = &mut self.fakes[n];
+                let sent = fake.beats.remove(&ack.seq).unwrap();
+                fake.lease_until = fake.lease_until.max(sent.plus(LEASE_MS));
+            }
+            Cmd::ReportWanted(_) => self.send_report(n),
+            Cmd::Chunk(reply) => {
+                self.take_epoch(n, reply.chunk.as_ref().unwrap());
+                self.replies.push(reply);
+            }
+            Cmd::SetEpoch(info) => self.take_epoch(n, &info),
+            Cmd::Delete(delete) => {
+                for chunk in delete.chunks {
+                    self.fakes[n].replicas.remove(&chunk);
+                }
+                let done = rpc::CommandDone { command: command.id, ok: true, detail: String::new() };
+                self.deliver(Event::Done { link, done });
+            }
+            Cmd::AddReplica(add) => self.add_replica(n, command.id, &add),
+            Cmd::Servers(_) => {}
+        }
+    }
+
+    fn send_report(&mut self, n: usize) {
+        let fake = &mut self.fakes[n];
+        fake.reports += 1;
+        let link = fake.link.unwrap();
+        let all: Vec<_> = fake
+            .replicas
+            .iter()
+            .map(|(chunk, r)| rpc::Replica { chunk: *chunk, epoch: r.epoch, ..Default::default() })
+            .collect();
+        let pieces = all.len().div_ceil(7).max(1);
+        for piece in 0..pieces {
+            let replicas = all.iter().skip(piece * 7).take(7).cloned().collect();
+            let report = rpc::ChunkReport { replicas, first: piece == 0, last: piece + 1 == pieces };
+            self.deliver(Event::Report { link, report });
+        }
+    }
+
+    fn take_epoch(&mut self, n: usize, info: &rpc::ChunkInfo) {
+        if let Some(replica) = self.fakes[n].replicas.get_mut(&info.chunk)
+            && replica.epoch < info.epoch
+        {
+            *replica = Replica { epoch: info.epoch, in_sync: info.in_sync.clone() };
+        }
+    }
+
+    /// Copies the chunk at once, if the target can be reached and does not know better.
+    fn add_replica(&mut self, n: usize, command: u64, add: &rpc::AddReplica) {
+        let link = self.fakes[n].link.unwrap();
+        let info = add.chunk.clone().unwrap();
+        let source = Replica { epoch: info.epoch, in_sync: info.in_sync.clone() };
+        let source = self.fakes[n].replicas.entry(info.chunk).or_insert(source).clone();
+        let target = self.by_id(add.target);
+        let there = &mut self.fakes[target];
+        let knows_better = there.replicas.get(&info.chunk).is_some_and(|r| r.epoch > source.epoch);
+        if !there.running || there.hung || knows_better {
+            let done = rpc::CommandDone { command, ok: false, detail: "cannot".to_owned() };
+            return self.deliver(Event::Done { link, done });
+        }
+        there.replicas.insert(info.chunk, source.clone());
+        let caught_up = rpc::CaughtUp { req: 7, chunk: info.chunk, epoch: source.epoch, server: add.target };
+        self.deliver(Event::CaughtUp { link, caught_up });
+    }
+
+    /// Who has a lease and has heard everything does not take itself for a member that it is not.
+    fn check_beliefs(&self) {
+        for fake in self.fakes.iter().filter(|f| f.running && !f.hung && self.now < f.lease_until) {
+            if fake.link.is_none() {
+                continue;
+            }
+            for (chunk, replica) in &fake.replicas {
+                let Some(record) = self.store.chunks.get(&ChunkId(*chunk)) else { continue };
+                let believes = replica.in_sync.contains(&fake.id);
+                assert!(
+                    !believes || record.has(ServerId(fake.id)),
+                    "server {} takes itself for a member: {replica:?}, {record:?}",
+                    fake.id
+                );
+            }
+        }
+    }
+
+    /// Lets time pass: a tick each 100 ms, heartbeats each second.
+    pub fn run(&mut self, ms: u64) {
+        let end = self.now.plus(ms);
+        while self.now < end {
+            self.now = self.now.plus(100);
+            self.deliver(Event::Tick);
+            if self.now.0 % 1_000 == 0 {
+                (0..self.fakes.len()).for_each(|n| self.beat(n));
+            }
+            self.settle();
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What servers are asked to do so that every chunk comes to as many copies as wanted, and no more.
+
+use cairn_proto::{ChunkId, ServerId, rpc};
+use rpc::master_command::Cmd;
+use tracing::info;
+
+use super::place::{Candidate, pick};
+use super::repairs::Flight;
+use super::server::Server;
+use super::work::Work;
+use super::{ChunkRecord, Cluster, Effect, LinkId};
+
+/// Repairs looked at in one go.
+const LOOK: usize = 128;
+/// Garbage records read in one go.
+const GARBAGE: usize = 4_096;
+
+/// What can be done for a chunk that wants a copy.
+enum Plan {
+    Go(LinkId, Flight),
+    /// Every server that could take part has enough to do.
+    Busy,
+    /// No server could take part.
+    Nobody,
+}
+
+impl Cluster {
+    pub(super) fn tick(&mut self, work: &mut Work<'_>) {
+        self.check_leases(work);
+        self.read_garbage(work);
+        self.audit_step(work);
+        self.expel_strangers(work);
+        for (chunk, flight) in self.repairs.flights() {
+            if work.now.since(flight.since) >= self.settings.repair_timeout_ms {
+                self.repair_failed(work, chunk, "no result in time");
+            }
+        }
+        self.start_repairs(work);
+        self.deletes.expire(work.now);
+        self.start_deletes(work);
+    }
+
+    pub(super) fn done(&mut self, work: &mut Work<'_>, link: LinkId, done: &rpc::CommandDone) {
+        let Some(id) = self.sender(work, link) else { return };
+        if let Some(chunks) = self.deletes.done(id, done.command, done.ok, work.now) {
+            for chunk in chunks {
+                if let Some(server) = self.servers.get_mut(&id) {
+                    server.replicas.remove(chunk);
+                }
+                if self.deletes.cleared(id, chunk) {
+                    work.push(Effect::ForgetGarbage(chunk));
+                }
+            }
+            self.start_deletes(work);
+        } else if !done.ok {
+            let flights = self.repairs.flights();
+            let failed = flights.iter().find(|(_, f)| f.command == done.command && f.primary == id);
+            if let Some((chunk, _)) = failed {
+                self.repair_failed(work, *chunk, &done.detail);
+                self.start_repairs(work);
+            }
+        }
+    }
+
+    /// Asks primaries to bring servers up to date, the chunks with the fewest copies first.
+    pub(super) fn start_repairs(&mut self, work: &mut Work<'_>) {
+        if self.holding_still(work.now) {
+            return;
+        }
+        self.repairs.wake(work.now);
+        for chunk in self.repairs.ready(LOOK) {
+            let Some(record) = work.chunk(chunk).filter(|r| !r.is_whole()) else {
+                self.repairs.forget(chunk);
+                continue;
+            };
+            match self.plan(work, &record) {
+                Plan::Go(link, flight) => {
+                    self.repairs.fly(chunk, flight);
+                    let add = rpc::AddReplica { chunk: Some(record.info()), target: flight.target.0 };
+                    work.send_numbered(link, flight.command, Cmd::AddReplica(add));
+                }
+                Plan::Busy => {}
+                Plan::Nobody => self.repairs.park(chunk),
+            }
+        }
+    }
+
+    pub(super) fn repair_failed(&mut self, work: &mut Work<'_>, chunk: ChunkId, why: &str) {
+        if let Some(flight) = self.repairs.flight(chunk) {
+            info!(%chunk, target = %flight.target, why, "a repair failed and will be tried again");
+            let random = (work.random)();
+            self.repairs.fail(chunk, work.now, self.settings.repair_backoff_ms, random);
+        }
+    }
+
+    fn plan(&mut self, work: &mut Work<'_>, record: &ChunkRecord) -> Plan {
+        let most = self.settings.repairs_per_server;
+        let Some(primary) = record.primary() else { return Plan::Nobody };
+        let Some(link) = self.servers.get(&primary).filter(|s| s.is_alive()).and_then(|s| s.link) else {
+            return Plan::Nobody;
+        };
+        let fit: Vec<_> = self.servers.values().filter(|s| self.may_take(record, s)).collect();
+        if fit.is_empty() {
+            return Plan::Nobody;
+        }
+        let free: Vec<_> = fit.into_iter().filter(|s| self.repairs.load(s.record.id) < most).collect();
+        if free.is_empty() || self.repairs.load(primary) >= most {
+            return Plan::Busy;
+        }
+        let Some(target) = self.choose(work, record, &free) else { return Plan::Busy };
+        let command = self.next_command;
+        self.next_command += 1;
+        Plan::Go(link, Flight { primary, target, command, since: work.now })
+    }
+
+    /// Whether the server can be brought up to date: it has an old copy, or space for a new one.
+    fn may_take(&self, record: &ChunkRecord, server: &Server) -> bool {
+        let id = server.record.id;
+        let held = server.replicas.epoch(record.chunk);
+        server.is_settled()
+            && !record.has(id)
+            && !self.deletes.is_pending(id, record.chunk)
+            && held.is_none_or(|epoch| epoch <= record.epoch)
+            && (held.is_some() || self.has_space(server))
+    }
+
+    /// One with an old copy if there is one, the newest first; else by free space, on another rack if
+    /// possible. The one that failed last only if there is no other.
+    fn choose(&self, work: &mut Work<'_>, record: &ChunkRecord, free: &[&Server]) -> Option<ServerId> {
+        let failed = self.repairs.last_target(record.chunk);
+        let others: Vec<_> = free.iter().copied().filter(|s| Some(s.record.id) != failed).collect();
+        let free = if others.is_empty() { free } else { &others };
+        let held = |s: &&&Server| s.replicas.epoch(record.chunk);
+        if let Some(server) = free.iter().filter(|s| held(s).is_some()).max_by_key(|s| held(s)) {
+            return Some(server.record.id);
+        }
+        let rack = |s: &ServerId| self.servers.get(s).map(|s| s.record.rack.as_str());
+        let racks: Vec<_> = record.in_sync.iter().filter_map(rack).collect();
+        let candidates: Vec<_> = free.iter().map(|s| self.candidate(s)).collect();
+        pick(&candidates, &racks, work.random).map(|c| c.id)
+    }
+
+    pub(super) fn candidate<'a>(&self, server: &'a Server) -> Candidate<'a> {
+        Candidate {
+            id: server.record.id,
+            rack: &server.record.rack,
+            free_bytes: server.free_bytes(),
+            has_space: self.has_space(server),
+        }
+    }
+
+    fn has_space(&self, server: &Server) -> bool {
+        server.has_space(self.settings.chunk_size, self.settings.full_permille)
+    }
+
+    pub(super) fn chunk_deleted(&mut self, work: &mut Work<'_>, chunk: ChunkId, servers: &[ServerId]) {
+        self.audit.deleted(chunk);
+        self.repairs.forget(chunk);
+        self.garbage(work, chunk, servers);
+    }
+
+    /// The chunk is to be deleted at `servers` and wherever else a copy is known.
+    fn garbage(&mut self, work: &mut Work<'_>, chunk: ChunkId, servers: &[ServerId]) {
+        let may_hold = |id: &ServerId, s: &Server| servers.contains(id) || s.replicas.epoch(chunk).is_some();
+        let holders: Vec<_> =
+            self.servers.iter().filter(|(id, s)| may_hold(id, s)).map(|(id, _)| *id).collect();
+        if holders.is_empty() {
+            work.push(Effect::ForgetGarbage(chunk));
+        } else {
+            self.deletes.add_garbage(chunk, holders);
+        }
+    }
+
+    /// After the master's start: takes up what is still to be deleted, a part each tick.
+    fn read_garbage(&mut self, work: &mut Work<'_>) {
+        let Some(from) = self.garbage_cursor else { return };
+        let records = work.view().garbage_from(from, GARBAGE);
+        let next = records.last().filter(|_| records.len() >= GARBAGE).and_then(|r| r.chunk.0.checked_add(1));
+        self.garbage_cursor = next.map(ChunkId);
+        for record in records {
+            if !self.deletes.is_garbage(record.chunk) {
+                self.garbage(work, record.chunk, &record.servers);
+            }
+        }
+    }
+
+    fn start_deletes(&mut self, work: &mut Work<'_>) {
+        for id in self.deletes.idle(work.now) {
+            let Some(link) = self.servers.get(&id).filter(|s| s.is_alive()).and_then(|s| s.link) else {
+                continue;
+            };
+            let mut batch = self.deletes.take(id);
+            batch.retain(|chunk| self.may_delete(work, id, *chunk));
+            if batch.is_empty() {
+                continue;
+            }
+            let command = self.next_command;
+            self.next_command += 1;
+            let chunks = batch.iter().map(|c| c.0).collect();
+            work.send_numbered(link, command, Cmd::Delete(rpc::DeleteChunks { chunks }));
+            self.deletes.sent(id, command, batch, work.now);
+        }
+    }
+
+    /// Looked at again just before the command goes out: a copy may have become precious since.
+    fn may_delete(&self, work: &Work<'_>, id: ServerId, chunk: ChunkId) -> bool {
+        let Some(record) = work.chunk(chunk) else { return true };
+        let held = self.servers.get(&id).and_then(|s| s.replicas.epoch(chunk));
+        let is_target = self.repairs.flight(chunk).is_some_and(|f| f.target == id);
+        !record.has(id) && !is_target && (record.is_whole() || held.is_some_and(|e| e > record.epoch))
+    }
+}
