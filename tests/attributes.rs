@@ -1,5 +1,7 @@
 //! docs/semantics.md, "Attributes": times, modes, owners, extended attributes, ACLs, on a real mount.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs::{self, File};

@@ -1,5 +1,7 @@
 //! docs/semantics.md, "Data": reads, writes, holes, sizes, memory maps, on a real mount.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs::{self, File, OpenOptions};

@@ -1,5 +1,7 @@
 //! docs/semantics.md, "Locks": whole files, ranges, open file descriptions, between processes of one mount.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::fs::File;

@@ -1,5 +1,7 @@
 //! docs/semantics.md, "Names": directories, links, renames, removed files, on a real mount.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeSet;

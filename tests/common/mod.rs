@@ -1,6 +1,6 @@
 //! A private cluster on a real mount, for one test or shared by those that run at the same time.
 
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

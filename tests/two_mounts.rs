@@ -1,0 +1,88 @@
+//! docs/semantics.md, "Several mounts": what one has finished writing, the other reads.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::Duration;
+
+use common::{Cluster, pattern};
+
+#[test]
+fn the_last_finished_write_is_what_the_other_mount_reads() {
+    let cluster = Cluster::start();
+    let first = cluster.mount();
+    // Written while there is one mount, still in its memory.
+    let early = pattern(1, 3_000_000);
+    fs::write(first.join("early"), &early).unwrap();
+    let second = cluster.second_mount("second", &[]);
+    let second = second.dir();
+    assert!(fs::read(second.join("early")).unwrap() == early);
+    // Back and forth in one file, both ends holding it open.
+    let a = File::options().read(true).write(true).create(true).truncate(true).open(first.join("f")).unwrap();
+    let b = File::options().read(true).write(true).open(second.join("f")).unwrap();
+    let mut buffer = vec![0; 5000];
+    for round in 0..40u64 {
+        let (writer, reader) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        let bytes = pattern(round + 1, 5000);
+        writer.write_all_at(&bytes, round * 2500).unwrap();
+        assert_eq!(reader.metadata().unwrap().len(), round * 2500 + 5000, "round {round}");
+        reader.read_exact_at(&mut buffer, round * 2500).unwrap();
+        assert!(buffer == bytes, "round {round}");
+    }
+    a.set_len(10).unwrap();
+    assert_eq!(fs::metadata(second.join("f")).unwrap().len(), 10);
+}
+
+#[test]
+fn names_and_attributes_are_the_same_on_both() {
+    let cluster = Cluster::start();
+    let second = cluster.second_mount("second", &[]);
+    let (a, b) = (cluster.mount(), second.dir().to_owned());
+    for round in 0..10 {
+        let (here, there) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        let name = format!("d{round}");
+        assert!(!there.join(&name).exists());
+        fs::create_dir(here.join(&name)).unwrap();
+        assert!(there.join(&name).is_dir());
+        fs::rename(there.join(&name), there.join("moved")).unwrap();
+        assert!(!here.join(&name).exists() && here.join("moved").is_dir());
+        common::sh(&format!("chmod 7{round}5 {} || chmod 705 {0}", here.join("moved").display()));
+        let mode = |dir: &std::path::Path| fs::metadata(dir.join("moved")).unwrap().mode();
+        assert_eq!(mode(here), mode(there));
+        fs::remove_dir(there.join("moved")).unwrap();
+        assert!(!here.join("moved").exists());
+    }
+}
+
+#[test]
+fn a_file_removed_on_one_mount_lives_on_while_open_on_the_other() {
+    let cluster = Cluster::start();
+    let second = cluster.second_mount("second", &[]);
+    fs::write(cluster.mount().join("f"), "still here").unwrap();
+    let open = File::open(second.dir().join("f")).unwrap();
+    fs::remove_file(cluster.mount().join("f")).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let mut buffer = [0; 10];
+    open.read_exact_at(&mut buffer, 0).unwrap();
+    assert_eq!(&buffer, b"still here");
+}
+
+#[test]
+fn appends_from_both_mounts_are_all_there() {
+    let cluster = Cluster::start();
+    let second = cluster.second_mount("second", &[]);
+    let dirs = [cluster.mount(), second.dir().to_owned()];
+    // Each appends after it has seen the other's: an append is at the end as it stands.
+    for round in 0..20 {
+        use std::io::Write;
+        let mut file = File::options().append(true).create(true).open(dirs[round % 2].join("log")).unwrap();
+        writeln!(file, "line {round}").unwrap();
+    }
+    let want: String = (0..20).map(|r| format!("line {r}\n")).collect();
+    for dir in &dirs {
+        assert_eq!(fs::read_to_string(dir.join("log")).unwrap(), want);
+    }
+}
