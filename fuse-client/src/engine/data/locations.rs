@@ -209,7 +209,7 @@ impl Locations {
     }
 
     fn gate(&self, place: Place) -> &tokio::sync::Mutex<()> {
-        let hash = place.0.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(place.1);
-        &self.gates[(hash >> 7) as usize % GATES ^ place.1 as usize % GATES]
+        let hash = (place.0.0 ^ place.1.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.gates[(hash >> 32) as usize % GATES]
     }
 }

@@ -21,3 +21,6 @@ pub use config::DataConfig;
 pub use file::FileData;
 pub use path::{DataPath, Traffic};
 pub use service::{ChunkService, WriteBackObserver};
+
+#[cfg(test)]
+mod tests;

@@ -10,3 +10,8 @@ pub mod retry;
 
 /// Monotonic milliseconds from an arbitrary beginning.
 pub type Millis = u64;
+
+#[cfg(test)]
+mod dirty_tests;
+#[cfg(test)]
+mod piece_tests;

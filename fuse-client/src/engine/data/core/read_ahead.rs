@@ -109,7 +109,7 @@ mod tests {
     fn a_stream_is_fetched_once_and_the_window_grows() {
         let mut r = ReadAhead::default();
         let size = 64 * M;
-        let mut ahead = 128 * K;
+        let mut ahead = 256 * K;
         let mut widest = 0;
         for i in 0..512 {
             let at = i * 128 * K;
