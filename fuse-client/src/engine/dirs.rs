@@ -112,8 +112,7 @@ impl Engine {
     async fn read_page(&self, inode: u64, after: Bytes) -> Result<(Asked, rpc::DirPage), FsError> {
         let asked = self.cache.lock().asking();
         let plus = self.exclusive();
-        let reply =
-            self.session.call(Op::ReadDir(rpc::ReadDir { inode, after, limit: PAGE, plus })).await?;
+        let reply = self.session.call(Op::ReadDir(rpc::ReadDir { inode, after, limit: PAGE, plus })).await?;
         match reply.result {
             Some(ReplyResult::Dir(page)) => Ok((asked, page)),
             _ => Err(FsError::Io("the master's answer has no directory page".into())),

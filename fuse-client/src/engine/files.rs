@@ -180,7 +180,13 @@ impl Engine {
         self.store(handle, offset, data, shared).await
     }
 
-    async fn store(&self, handle: &FileHandle, offset: u64, data: &[u8], shared: bool) -> Result<(), FsError> {
+    async fn store(
+        &self,
+        handle: &FileHandle,
+        offset: u64,
+        data: &[u8],
+        shared: bool,
+    ) -> Result<(), FsError> {
         let (file, o) = (handle.file(), handle.options);
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > LARGEST) {
             return Err(FsError::TooLarge);

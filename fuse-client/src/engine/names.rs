@@ -85,8 +85,7 @@ impl Engine {
         self.changeable()?;
         let name = checked(name)?;
         let NewNode { mode, umask, uid, gid, rdev, target } = node;
-        let make =
-            rpc::Make { parent, name: name.clone(), mode, umask, uid, gid, rdev, target, open };
+        let make = rpc::Make { parent, name: name.clone(), mode, umask, uid, gid, rdev, target, open };
         let attr = attr_of(self.session.call(Op::Make(make)).await?)?;
         self.cache.lock().made(parent, &name, &attr);
         Ok(attr)
@@ -153,13 +152,7 @@ impl Engine {
             self.cache.lock().replace_attr(&moved);
             return Ok(());
         }
-        self.cache.lock().renamed(
-            (from.0, &name),
-            (to.0, &new_name),
-            &moved,
-            replaced.as_ref(),
-            exchange,
-        );
+        self.cache.lock().renamed((from.0, &name), (to.0, &new_name), &moved, replaced.as_ref(), exchange);
         if let (Some(replaced), false) = (replaced, exchange) {
             self.lost_name(&replaced, keep_open);
         }

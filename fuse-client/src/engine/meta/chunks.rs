@@ -74,8 +74,7 @@ impl ChunkService for Session {
     ) -> BoxFuture<'_, Result<ChunkInfo, FsError>> {
         async move {
             let servers = servers.into_iter().map(|s| s.0).collect();
-            let op =
-                rpc::ReplicaFailed { chunk: chunk.0, epoch: epoch.0, servers, failure: failure.into() };
+            let op = rpc::ReplicaFailed { chunk: chunk.0, epoch: epoch.0, servers, failure: failure.into() };
             let found = chunks(self.call(Op::ReplicaFailed(op)).await?)?;
             found.into_iter().next().ok_or(FsError::Stale)
         }

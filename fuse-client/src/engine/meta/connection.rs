@@ -57,7 +57,11 @@ pub enum ConnectError {
 }
 
 /// Connects. `patience`: how long the master may take to welcome (it first recalls the caches of others).
-pub(super) async fn connect(addr: &str, hello: Hello, patience: Duration) -> Result<Connection, ConnectError> {
+pub(super) async fn connect(
+    addr: &str,
+    hello: Hello,
+    patience: Duration,
+) -> Result<Connection, ConnectError> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}"))
         .map_err(|_| ConnectError::Address(addr.to_owned()))?
         .tcp_nodelay(true)

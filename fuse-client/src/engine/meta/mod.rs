@@ -5,5 +5,5 @@ mod connection;
 pub mod core;
 pub mod session;
 
-pub use session::{Session, SessionConfig, SessionEvent};
 pub use connection::ConnectError;
+pub use session::{Session, SessionConfig, SessionEvent};

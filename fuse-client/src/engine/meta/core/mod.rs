@@ -1,8 +1,8 @@
 //! The pure parts: no I/O, no clock.
 
 pub mod cache;
+#[cfg(test)]
+mod cache_tests;
 pub mod directory;
 mod entry_key;
 pub mod window;
-#[cfg(test)]
-mod cache_tests;

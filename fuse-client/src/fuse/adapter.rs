@@ -1,0 +1,247 @@
+//! From a request to its answer.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::abi::opcode;
+use super::answer::Answer;
+use super::device::{Buffers, Request};
+use super::interrupts::Interrupts;
+use super::operation::Operation;
+use crate::engine::{DirHandle, Engine, FileHandle};
+
+/// How long the kernel may keep what it is told while this is the only mount, seconds. It is told when that ends.
+const KEEP: u64 = 3600;
+/// A signal ends a request only if it would not have ended by itself within this time: timers and
+/// job control send signals too, and programs do not expect EINTR from a disk.
+const INTERRUPT_GRACE: Duration = Duration::from_millis(200);
+/// The engine ends operations by its own deadline; this is how much later the adapter does, should several follow each other.
+const DEADLINE_SLACK: Duration = Duration::from_secs(1);
+
+/// Open handles by the numbers that the kernel knows them by.
+pub(super) struct Handles<T> {
+    next: AtomicU64,
+    open: RwLock<HashMap<u64, Arc<T>>>,
+}
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self { next: AtomicU64::new(1), open: RwLock::default() }
+    }
+}
+
+impl<T> Handles<T> {
+    pub(super) fn add(&self, handle: T) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.write().insert(number, Arc::new(handle));
+        number
+    }
+
+    pub(super) fn get(&self, number: u64) -> Result<Arc<T>, Answer> {
+        self.open.read().get(&number).cloned().ok_or(Answer::Error(libc::EBADF))
+    }
+
+    pub(super) fn remove(&self, number: u64) -> Option<Arc<T>> {
+        self.open.write().remove(&number)
+    }
+}
+
+/// The adapter of one mount.
+pub(crate) struct Adapter {
+    pub(super) engine: Arc<Engine>,
+    pub(super) files: Handles<FileHandle>,
+    pub(super) directories: Handles<DirHandle>,
+    interrupts: Interrupts,
+    buffers: Arc<Buffers>,
+    /// Held shared while an answer that the kernel keeps is being written.
+    answering: RwLock<()>,
+    /// Inodes that the kernel was told of, in exclusive mode.
+    known: Mutex<HashSet<u64>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Adapter {
+    pub(crate) fn new(engine: Arc<Engine>, runtime: tokio::runtime::Handle) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            files: Handles::default(),
+            directories: Handles::default(),
+            interrupts: Interrupts::default(),
+            buffers: Arc::default(),
+            answering: RwLock::new(()),
+            known: Mutex::default(),
+            runtime,
+        })
+    }
+
+    pub(super) fn buffers(&self) -> Arc<Buffers> {
+        self.buffers.clone()
+    }
+
+    /// Returns when no answer is being written that began before.
+    pub(super) fn wait_for_answers(&self) {
+        drop(self.answering.write());
+    }
+
+    /// The inodes that the kernel was told of since the last call.
+    pub(super) fn known_inodes(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.known.lock()).into_iter().collect()
+    }
+
+    /// Deals with a request: at once if it can be answered from memory, else in a task.
+    pub(super) fn process(self: &Arc<Self>, device: &Arc<OwnedFd>, request: Request) {
+        let header = request.header;
+        if let Ok(Operation::Interrupt { unique }) = request.operation() {
+            self.interrupts.interrupt(unique);
+            return;
+        }
+        let deadline = has_deadline(header.opcode).then(|| self.engine.outage() + DEADLINE_SLACK);
+        let mut work: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(self.clone().answer(request));
+        // The first poll is done here: what needs no waiting needs no other thread, and what does has sent its message
+        // to the master before the task begins. The task polls again, so that no wake-up is lost.
+        if let Poll::Ready(answer) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            self.send(device, header.unique, answer);
+            return;
+        }
+        let interrupt = self.interrupts.enter(header.unique);
+        let (adapter, device) = (self.clone(), device.clone());
+        self.runtime.spawn(async move {
+            adapter.finish(&device, header.unique, work, &interrupt, deadline).await;
+        });
+    }
+
+    async fn finish(
+        &self,
+        device: &OwnedFd,
+        unique: u64,
+        mut work: Pin<Box<dyn Future<Output = Answer> + Send>>,
+        interrupt: &Notify,
+        deadline: Option<Duration>,
+    ) {
+        let interrupted = async {
+            interrupt.notified().await;
+            tokio::time::sleep(INTERRUPT_GRACE).await;
+        };
+        let too_late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let errno = tokio::select! {
+            biased;
+            answer = &mut work => {
+                self.interrupts.leave(unique);
+                self.send(device, unique, answer);
+                return;
+            }
+            () = interrupted => libc::EINTR,
+            () = too_late => libc::ETIMEDOUT,
+        };
+        self.interrupts.leave(unique);
+        self.send(device, unique, Answer::Error(errno));
+        // The operation goes on: it may have reached the master, and the caches must follow.
+        self.undo(work.await);
+    }
+
+    fn send(&self, device: &OwnedFd, unique: u64, answer: Answer) {
+        let sent = if answer.is_kept() {
+            let _answering = self.answering.read();
+            let ttl = if self.engine.exclusive() { KEEP } else { 0 };
+            if ttl > 0 {
+                self.remember(&answer);
+            }
+            answer.send(device, unique, ttl)
+        } else {
+            answer.send(device, unique, 0)
+        };
+        match sent {
+            Ok(()) => {}
+            // The process is gone: nobody will ever close what it opened.
+            Err(rustix::io::Errno::NOENT) => self.undo(answer),
+            Err(e) => tracing::debug!(error = %e, "an answer could not be given to the kernel"),
+        }
+    }
+
+    fn remember(&self, answer: &Answer) {
+        let mut known = self.known.lock();
+        match answer {
+            Answer::Attr(attr) | Answer::Entry(Some(attr)) | Answer::Create { attr, .. } => {
+                known.insert(attr.inode);
+            }
+            Answer::ListingPlus(l) => known.extend(l.items.iter().filter_map(|i| Some(i.attr?.inode))),
+            _ => {}
+        }
+    }
+
+    fn undo(&self, answer: Answer) {
+        match answer {
+            Answer::Open { handle, .. } | Answer::Create { handle, .. } => drop(self.files.remove(handle)),
+            Answer::OpenDir { handle } => drop(self.directories.remove(handle)),
+            _ => {}
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request) -> Answer {
+        let header = request.header;
+        let Ok(operation) = request.operation() else {
+            tracing::error!(opcode = header.opcode, "the kernel sent a request that is cut short");
+            return Answer::Error(libc::EIO);
+        };
+        match self.carry_out(&header, operation).await {
+            Ok(answer) | Err(answer) => answer,
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        h: &super::operation::Header,
+        operation: Operation<'_>,
+    ) -> Result<Answer, Answer> {
+        match operation {
+            Operation::Forget | Operation::Interrupt { .. } => Ok(Answer::Nothing),
+            Operation::Destroy => Ok(Answer::Done),
+            Operation::Unknown => Err(Answer::Error(libc::ENOSYS)),
+            Operation::Open { .. }
+            | Operation::Create { .. }
+            | Operation::Read { .. }
+            | Operation::Write { .. }
+            | Operation::Flush { .. }
+            | Operation::Release { .. }
+            | Operation::Fsync { .. }
+            | Operation::Fallocate { .. }
+            | Operation::Seek { .. }
+            | Operation::CopyRange { .. } => self.on_file(h, operation).await,
+            Operation::OpenDir
+            | Operation::ReadDir { .. }
+            | Operation::ReleaseDir { .. }
+            | Operation::FsyncDir => self.on_directory(h, operation).await,
+            _ => self.on_metadata(h, operation).await,
+        }
+    }
+}
+
+/// Whether the adapter ends the request by a deadline. Work on data has deadlines of its own, for each piece: it goes
+/// on for as long as there is progress.
+fn has_deadline(code: u32) -> bool {
+    !matches!(
+        code,
+        opcode::WRITE
+            | opcode::FSYNC
+            | opcode::FLUSH
+            | opcode::RELEASE
+            | opcode::SETATTR
+            | opcode::OPEN
+            | opcode::FALLOCATE
+            | opcode::COPY_FILE_RANGE
+    )
+}

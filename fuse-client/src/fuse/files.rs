@@ -1,0 +1,109 @@
+//! Requests about open files.
+
+use super::abi::{OPEN_KILL_SUIDGID, WRITE_CACHE, WRITE_KILL_SUIDGID, fopen};
+use super::adapter::Adapter;
+use super::answer::Answer;
+use super::operation::{Header, Operation};
+use crate::engine::{Fallocate, FsError, NewNode, OpenOptions, WriteOptions};
+
+/// As the kernel passes them: generic Linux flags.
+fn has(flags: u32, flag: i32) -> bool {
+    flags & flag.cast_unsigned() == flag.cast_unsigned()
+}
+
+fn options(flags: u32, kill: u32) -> OpenOptions {
+    OpenOptions {
+        direct: has(flags, libc::O_DIRECT),
+        // O_SYNC contains O_DSYNC.
+        sync: has(flags, libc::O_DSYNC),
+        truncate: has(flags, libc::O_TRUNC),
+        kill_suidgid: kill & OPEN_KILL_SUIDGID != 0,
+        exclusive: has(flags, libc::O_EXCL),
+    }
+}
+
+fn fallocate(mode: u32) -> Result<Fallocate, FsError> {
+    match mode.cast_signed() {
+        0 => Ok(Fallocate::Allocate),
+        libc::FALLOC_FL_KEEP_SIZE => Ok(Fallocate::KeepSize),
+        libc::FALLOC_FL_ZERO_RANGE => Ok(Fallocate::ZeroRange),
+        m if m == libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE => Ok(Fallocate::PunchHole),
+        m if m == libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE => Ok(Fallocate::ZeroRangeKeepSize),
+        _ => Err(FsError::NotSupported("this mode of fallocate")),
+    }
+}
+
+impl Adapter {
+    /// How the kernel is to treat an open file.
+    fn open_flags(&self, flags: u32) -> u32 {
+        let direct = fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES;
+        if !self.engine.exclusive() {
+            // Others write too: every read has to come here.
+            return direct;
+        }
+        let read_only = flags & libc::O_ACCMODE.cast_unsigned() == libc::O_RDONLY.cast_unsigned();
+        let caching = if has(flags, libc::O_DIRECT) { direct } else { fopen::KEEP_CACHE };
+        caching | if read_only { fopen::NOFLUSH } else { 0 }
+    }
+
+    pub(super) async fn on_file(&self, h: &Header, operation: Operation<'_>) -> Result<Answer, Answer> {
+        let engine = &self.engine;
+        Ok(match operation {
+            Operation::Open { flags, kill } => {
+                let file = engine.open(h.node, options(flags, kill)).await?;
+                Answer::Open { handle: self.files.add(file), flags: self.open_flags(flags) }
+            }
+            Operation::Create { name, flags, mode, umask, kill } => {
+                let node = NewNode { mode, umask, uid: h.uid, gid: h.gid, ..NewNode::default() };
+                let (attr, file) = engine.create(h.node, name, node, options(flags, kill)).await?;
+                Answer::Create { attr, handle: self.files.add(file), flags: self.open_flags(flags) }
+            }
+            Operation::Read { handle, offset, size } => {
+                let file = self.files.get(handle)?;
+                Answer::Data(engine.read(&file, offset, size as usize).await?)
+            }
+            Operation::Write { handle, offset, data, write_flags, flags } => {
+                let file = self.files.get(handle)?;
+                let options = WriteOptions {
+                    // Pages written back have their place already.
+                    append: has(flags, libc::O_APPEND) && write_flags & WRITE_CACHE == 0,
+                    kill_suidgid: write_flags & WRITE_KILL_SUIDGID != 0,
+                };
+                engine.write(&file, offset, data, options).await?;
+                Answer::Written(u32::try_from(data.len()).unwrap_or(u32::MAX))
+            }
+            Operation::Flush { handle } => {
+                engine.flush(&*self.files.get(handle)?).await?;
+                Answer::Done
+            }
+            Operation::Release { handle } => {
+                drop(self.files.remove(handle));
+                Answer::Done
+            }
+            Operation::Fsync { handle, only_data } => {
+                engine.fsync(&*self.files.get(handle)?, only_data).await?;
+                Answer::Done
+            }
+            Operation::Fallocate { handle, offset, len, mode } => {
+                engine.fallocate(&*self.files.get(handle)?, offset, len, fallocate(mode)?).await?;
+                Answer::Done
+            }
+            Operation::Seek { handle, offset, whence } => {
+                let file = self.files.get(handle)?;
+                Answer::Offset(match whence.cast_signed() {
+                    libc::SEEK_DATA => engine.seek_data(&file, offset).await?,
+                    libc::SEEK_HOLE => engine.seek_hole(&file, offset).await?,
+                    _ => return Err(Answer::Error(libc::EINVAL)),
+                })
+            }
+            Operation::CopyRange { from, to, len } => {
+                let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
+                // Root keeps suid and sgid when it writes; the kernel does not say here who may.
+                let kill = h.uid != 0;
+                let done = engine.copy_range((&source, from.1), (&target, to.1), len, kill).await?;
+                Answer::Written(u32::try_from(done).unwrap_or(u32::MAX))
+            }
+            _ => return Err(Answer::Error(libc::ENOSYS)),
+        })
+    }
+}
