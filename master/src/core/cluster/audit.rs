@@ -24,6 +24,8 @@ pub(super) struct Audit {
     cursor: Option<ChunkId>,
     /// Another walk is wanted after this one.
     again: bool,
+    /// The walk found chunks about which nothing could be decided before servers confirm what they hold.
+    undecided: bool,
     /// The first walk is complete: `total` counts all chunks.
     counted: bool,
     pub(super) total: u64,
@@ -38,6 +40,11 @@ impl Audit {
     /// Something may be at odds.
     pub(super) fn request(&mut self) {
         self.again = true;
+    }
+
+    /// A server has confirmed what it holds.
+    pub(super) fn confirmed(&mut self) {
+        self.again |= self.undecided;
     }
 
     pub(super) fn allocated(&mut self, chunk: ChunkId) {
@@ -63,6 +70,7 @@ impl Audit {
         if self.cursor.is_none() && std::mem::take(&mut self.again) {
             self.cursor = Some(ChunkId(0));
             self.missing_so_far = 0;
+            self.undecided = false;
         }
         self.cursor
     }
@@ -196,14 +204,23 @@ impl Cluster {
 
     /// A live member that certainly does not hold the chunk, while another one certainly does. (When none
     /// does, nothing has ever been written to it.)
-    fn member_without_replica(&self, record: &ChunkRecord, held: &[(ServerId, Epoch)]) -> Option<ServerId> {
-        let sure = |s: ServerId| {
-            self.servers.get(&s).is_some_and(|s| s.is_settled() && s.replicas.is_sure(record.chunk))
-        };
-        let holds = |s: ServerId| held.iter().any(|(h, _)| *h == s);
-        let members = record.in_sync.iter().copied();
-        let somebody_holds = members.clone().any(|s| holds(s) && sure(s));
-        members.filter(|_| somebody_holds).find(|s| sure(*s) && !holds(*s))
+    fn member_without_replica(
+        &mut self,
+        record: &ChunkRecord,
+        held: &[(ServerId, Epoch)],
+    ) -> Option<ServerId> {
+        let settled = |s: ServerId| self.servers.get(&s).filter(|s| s.is_settled());
+        let sure = |s: ServerId| settled(s).is_some_and(|s| s.replicas.is_sure(record.chunk));
+        let (with, without): (Vec<_>, Vec<_>) =
+            record.in_sync.iter().copied().partition(|s| held.iter().any(|(h, _)| h == s));
+        if with.iter().any(|s| sure(*s))
+            && let Some(lost) = without.iter().find(|s| sure(**s))
+        {
+            return Some(*lost);
+        }
+        let undecided = !with.is_empty() && without.iter().any(|s| settled(*s).is_some());
+        self.audit.undecided |= undecided;
+        None
     }
 
     fn audit_unknown(&mut self, now: Millis, chunk: ChunkId, held: &[(ServerId, Epoch)]) {

@@ -132,12 +132,9 @@ impl Cluster {
         }
     }
 
-    /// The server hears of the record's epoch: what it holds, it will hold under that.
     fn expect_epoch(&mut self, now: Millis, server: ServerId, record: &ChunkRecord) {
-        if let Some(s) = self.servers.get_mut(&server)
-            && s.replicas.epoch(record.chunk).is_some_and(|e| e < record.epoch)
-        {
-            s.replicas.expect(record.chunk, record.epoch, now);
+        if let Some(s) = self.servers.get_mut(&server) {
+            s.replicas.tell(record.chunk, record.epoch, now);
         }
     }
 

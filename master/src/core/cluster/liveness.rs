@@ -51,6 +51,7 @@ impl Cluster {
         let came_to_know = !server.watch.is_settled();
         server.watch.matched();
         server.replicas.confirm();
+        self.audit.confirmed();
         if came_to_know {
             self.settled();
         }
@@ -62,9 +63,7 @@ impl Cluster {
         for chunk in std::mem::take(&mut server.owed) {
             let Some(record) = work.chunk(chunk) else { continue };
             work.send(link, Cmd::SetEpoch(record.info()));
-            if server.replicas.epoch(chunk).is_some_and(|e| e < record.epoch) {
-                server.replicas.expect(chunk, record.epoch, work.now);
-            }
+            server.replicas.tell(chunk, record.epoch, work.now);
         }
     }
 

@@ -132,6 +132,7 @@ impl Cluster {
         if let Some(server) = self.servers.get_mut(&id) {
             server.watch.doubt();
             server.incoming = None;
+            server.owed.extend(server.replicas.unsure());
         }
         self.deletes.disconnected(id);
         for (chunk, flight) in self.repairs.flights() {

@@ -39,6 +39,19 @@ impl Replicas {
         self.unsure.insert(chunk, now);
     }
 
+    /// The server has been told the chunk's epoch: if it holds the chunk, then under that one.
+    pub(super) fn tell(&mut self, chunk: ChunkId, epoch: Epoch, now: Millis) {
+        if self.epoch(chunk).is_some_and(|held| held < epoch) {
+            self.set(chunk, Some(epoch));
+        }
+        self.unsure.insert(chunk, now);
+    }
+
+    /// Everything unsure: where the server's connection breaks, it may never have heard of it.
+    pub(super) fn unsure(&self) -> impl Iterator<Item = ChunkId> {
+        self.unsure.keys().copied()
+    }
+
     /// The server holds the chunk no more.
     pub(super) fn remove(&mut self, chunk: ChunkId) {
         self.set(chunk, None);

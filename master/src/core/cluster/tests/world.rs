@@ -50,6 +50,8 @@ pub struct FakeServer {
     pub lease_until: Millis,
     pub reports: usize,
     pub registered: bool,
+    /// It has been given a lease on this connection.
+    pub acked: bool,
 }
 
 impl FakeServer {
@@ -132,7 +134,8 @@ impl World {
     /// As above, at a moment when every server has been told everything. (What a former master still owed a
     /// server is not on its disk; see `Server::owed`.)
     pub fn restart_master_gently(&mut self) {
-        if self.cluster.servers.values().all(|s| s.owed.is_empty()) {
+        let owes_nothing = self.cluster.servers.values().all(|s| s.owed.is_empty());
+        if owes_nothing && self.fakes.iter().all(|f| f.inbox.is_empty()) {
             self.restart_master();
         }
     }
@@ -166,9 +169,10 @@ impl World {
             }
             Effect::PutServer(record) => drop(self.store.servers.insert(record.id, record)),
             Effect::ForgetGarbage(chunk) => {
-                assert!(self.store.garbage.remove(&chunk).is_some());
-                for fake in &self.fakes {
-                    assert!(!fake.replicas.contains_key(&chunk.0), "{chunk} is still at {}", fake.id);
+                // (An old copy elsewhere is found when its server reports it.)
+                for server in self.store.garbage.remove(&chunk).unwrap().servers {
+                    let fake = &self.fakes[self.by_id(server.0)];
+                    assert!(!fake.replicas.contains_key(&chunk.0), "{chunk} is still at {server}");
                 }
             }
             Effect::Send { link, command } => {
@@ -202,7 +206,7 @@ impl World {
         self.next_link += 1;
         let fake = &mut self.fakes[n];
         fake.link = Some(link);
-        fake.registered = false;
+        (fake.registered, fake.acked) = (false, false);
         fake.inbox.clear();
         fake.beats.clear();
         let register = rpc::Register {
@@ -314,6 +318,7 @@ impl World {
                 let fake = &mut self.fakes[n];
                 let sent = fake.beats.remove(&ack.seq).unwrap();
                 fake.lease_until = fake.lease_until.max(sent.plus(LEASE_MS));
+                fake.acked = true;
             }
             Cmd::ReportWanted(_) => self.send_report(n),
             Cmd::Chunk(reply) => {
@@ -379,7 +384,7 @@ impl World {
     /// Who has a lease and has heard everything does not take itself for a member that it is not.
     fn check_beliefs(&self) {
         for fake in self.fakes.iter().filter(|f| f.running && !f.hung && self.now < f.lease_until) {
-            if fake.link.is_none() {
+            if fake.link.is_none() || !fake.acked {
                 continue;
             }
             for (chunk, replica) in &fake.replicas {
