@@ -2,6 +2,8 @@
 
 mod common;
 
+use tokio_stream::StreamExt;
+
 use cairn_proto::rpc::{self, client_message::Msg, event::Event, op::Op as Body};
 use common::{Master, Mount, attr, config, create};
 
@@ -118,7 +120,8 @@ async fn what_is_no_hello_and_what_is_no_cluster_of_ours_is_refused() {
     let refusal = |first: Msg| {
         let mut client = client.clone();
         async move {
-            let up = tokio_stream::once(rpc::ClientMessage { msg: Some(first) });
+            let up =
+                tokio_stream::once(rpc::ClientMessage { msg: Some(first) }).chain(tokio_stream::pending());
             let mut down = client.session(up).await.unwrap().into_inner();
             down.message().await.unwrap_err()
         }

@@ -159,3 +159,6 @@ fn dispatch(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &Body) -> Done {
 fn attr_reply(inode: InodeId, record: &super::records::Inode) -> Done {
     Ok(Some(Body2::Attr(record.attr(inode))))
 }
+
+#[cfg(test)]
+mod tests;
