@@ -67,6 +67,7 @@ impl Cluster {
                 }
                 let record = self.adopt(work, &record, next, Some(from));
                 self.repairs.succeeded(chunk);
+                self.delete_superfluous(&record);
                 reply(work, link, message.req, Some(&record), "");
             }
             Err(why) => {
@@ -79,6 +80,17 @@ impl Cluster {
             }
         }
         self.start_repairs(work);
+    }
+
+    /// The chunk is whole: old copies elsewhere are not needed any more.
+    fn delete_superfluous(&mut self, record: &ChunkRecord) {
+        if record.is_whole() {
+            for (id, server) in &self.servers {
+                if !record.has(*id) && server.replicas.epoch(record.chunk).is_some() {
+                    self.deletes.add(*id, record.chunk);
+                }
+            }
+        }
     }
 
     /// Makes `next` the chunk's record, and tells everybody whom it concerns; `asker` is answered by the caller.
