@@ -1,0 +1,11 @@
+//! Pure logic: formats, the block table and the replication state machine. No files, sockets,
+//! clocks or random sources: time comes in as an argument, effects go out as values.
+
+pub mod layout;
+pub mod recent;
+pub mod record;
+pub mod replica;
+pub mod table;
+
+/// Milliseconds of a monotonic clock that also runs while the machine sleeps.
+pub type Millis = u64;

@@ -1,0 +1,441 @@
+//! One chunk's replica as a state machine: who must have what, who may be asked what.
+//!
+//! Events in, effects out. Two type parameters stay opaque: `W` is a write's content (cheap to clone),
+//! `A` where an answer goes. A driver performs the effects in order; everything of one chunk that goes
+//! to one server must travel in that order.
+//!
+//! A primary is *level* when it knows that every member holds what it holds; only then it takes writes.
+//! A replica is *trusted* when nothing is missing from it (not so after a crash, or while it is being
+//! brought up to date); only then it is read from.
+
+mod epochs;
+mod member;
+mod ops;
+mod primary;
+#[cfg(test)]
+mod tests;
+
+use super::Millis;
+use super::layout::ChunkMeta;
+use super::recent::{Recent, WriteId};
+use cairn_proto::data::Status;
+use ops::Op;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Identifies an operation that waits for answers.
+pub type OpId = u64;
+
+/// Times, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// A member that has not been heard of for so long, while it owes an answer, has failed.
+    pub member: Millis,
+    /// A member that is heard of, but owes the answer to a write for so long, has failed.
+    pub slow_write: Millis,
+    /// The same for what has to be made stable.
+    pub slow_sync: Millis,
+    /// A report to the master is repeated after so long.
+    pub report_again: Millis,
+}
+
+/// Why a member is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection broke or could not be made.
+    Unreachable,
+    /// It does not answer.
+    Silent,
+    /// Its disk is full.
+    NoSpace,
+    /// Its disk failed.
+    Disk,
+    /// It refuses: it knows a higher epoch.
+    Stale,
+}
+
+/// What a member answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberAnswer {
+    /// Done.
+    Done,
+    /// It misses something, or has a bad block: the replicas have to be compared.
+    NotLevel,
+    /// It has failed.
+    Failed(Fault),
+}
+
+/// What happens to a replica.
+#[derive(Debug)]
+pub enum Event<W, A> {
+    /// The process has started.
+    Start,
+    /// A client writes.
+    Write {
+        /// The write's id.
+        id: WriteId,
+        /// The epoch that the client knows.
+        epoch: u64,
+        /// Answer when it is stable.
+        sync: bool,
+        /// The content.
+        write: W,
+        /// Where the answer goes.
+        answer: A,
+    },
+    /// A client wants everything acknowledged so far to be stable.
+    Sync {
+        /// The epoch that the client knows.
+        epoch: u64,
+        /// Where the answer goes.
+        answer: A,
+    },
+    /// A primary forwards a write.
+    Forward {
+        /// The primary.
+        from: u32,
+        /// Its epoch and set (its `seq` is the write's).
+        meta: ChunkMeta,
+        /// The write's id.
+        id: WriteId,
+        /// Answer when it is stable.
+        sync: bool,
+        /// The content.
+        write: W,
+        /// Where the answer goes.
+        answer: A,
+    },
+    /// This server's own part of an operation is done.
+    LocalDone {
+        /// Which.
+        op: OpId,
+    },
+    /// A write could not be applied here, or a bad block was found.
+    LocalFault {
+        /// The seq that was not applied; `None`: a block is bad.
+        seq: Option<u64>,
+        /// `Some`: the disk failed or is full, so others have to go on without this replica.
+        fault: Option<Fault>,
+    },
+    /// A member has answered, or will not any more.
+    Answered {
+        /// To what.
+        op: OpId,
+        /// Who.
+        server: u32,
+        /// What.
+        answer: MemberAnswer,
+    },
+    /// A member gave a sign of life.
+    Heard {
+        /// Who.
+        server: u32,
+    },
+    /// A new epoch, from the master or a primary.
+    Epoch(ChunkMeta),
+    /// The master did not drop the members that were reported at this epoch.
+    Refused {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// The master wants a server to be brought up to date: every write goes to it from here on.
+    Join {
+        /// Which.
+        target: u32,
+    },
+    /// It holds everything.
+    Joined {
+        /// Which.
+        target: u32,
+    },
+    /// It could not be done.
+    JoinFailed {
+        /// Which.
+        target: u32,
+    },
+    /// Someone found a bad block, or has restarted: the replicas are to be compared.
+    Doubt,
+    /// The comparison has ended at this epoch: with the members' common seq, or at one that failed.
+    Compared {
+        /// The epoch at which it was begun.
+        epoch: u64,
+        /// The seq that all have, or who failed.
+        result: Result<u64, (u32, Fault)>,
+    },
+    /// The primary says that this replica holds everything up to `seq`.
+    Leveled {
+        /// The primary's seq.
+        seq: u64,
+    },
+    /// Time passes; sent often while anything waits.
+    Tick,
+}
+
+/// What a driver has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect<W, A> {
+    /// Send to these members; each answer comes back as [`Event::Answered`].
+    Forward {
+        /// The operation.
+        op: OpId,
+        /// To whom.
+        to: Vec<u32>,
+        /// The write's seq.
+        seq: u64,
+        /// The write's id.
+        id: WriteId,
+        /// Whether it has to be made stable.
+        sync: bool,
+        /// The content.
+        write: W,
+    },
+    /// Apply a write, then [`Event::LocalDone`] (once it is stable, if `sync`) or [`Event::LocalFault`].
+    Apply {
+        /// The operation.
+        op: OpId,
+        /// The write's seq.
+        seq: u64,
+        /// The write's id.
+        id: WriteId,
+        /// Whether it has to be made stable.
+        sync: bool,
+        /// The content.
+        write: W,
+    },
+    /// Send the whole blocks that this write touched, as they are now, to a server that is being brought up to date.
+    Mirror {
+        /// The operation.
+        op: OpId,
+        /// To whom.
+        to: u32,
+        /// Whether it has to be made stable.
+        sync: bool,
+        /// The content.
+        write: W,
+    },
+    /// Have these members, and this server itself, make the chunk stable.
+    SyncAll {
+        /// The operation.
+        op: OpId,
+        /// Who.
+        to: Vec<u32>,
+    },
+    /// As a member: apply a write (once it is stable, if `sync`) and answer; or [`Event::LocalFault`].
+    Store {
+        /// The write's seq.
+        seq: u64,
+        /// The write's id.
+        id: WriteId,
+        /// Whether it has to be made stable.
+        sync: bool,
+        /// The content; `None`: it was applied before.
+        write: Option<W>,
+        /// Where the answer goes.
+        answer: A,
+    },
+    /// Answer.
+    Answer {
+        /// Where the answer goes.
+        to: A,
+        /// How it ended.
+        status: Status,
+        /// The write's seq, or the chunk's.
+        seq: u64,
+    },
+    /// Record epoch and set.
+    Record,
+    /// Tell the master who failed.
+    Report {
+        /// Who.
+        failed: Vec<u32>,
+        /// Why (the first of them).
+        fault: Fault,
+    },
+    /// Compare the replicas; [`Event::Compared`] says how it ended.
+    Compare,
+    /// Ask the primary to compare this replica with its own.
+    AskPrimary,
+    /// Stop bringing this server up to date.
+    AbortJoin {
+        /// Which.
+        target: u32,
+    },
+    /// See whether these members live ([`Event::Heard`]).
+    Probe {
+        /// Who.
+        servers: Vec<u32>,
+    },
+}
+
+/// Effects in the order in which they have to be performed.
+pub type Effects<W, A> = Vec<Effect<W, A>>;
+
+#[derive(Debug)]
+struct Joining {
+    target: u32,
+    /// It holds everything: the master may have taken it into the set already.
+    ready: bool,
+}
+
+/// A replica.
+#[derive(Debug)]
+pub struct Replica<W, A> {
+    me: u32,
+    times: Times,
+    epoch: u64,
+    /// Since this epoch the primary has been the same.
+    primary_since: u64,
+    in_sync: Vec<u32>,
+    wanted: u32,
+    seq: u64,
+    recent: Recent,
+    trusted: bool,
+    level: bool,
+    comparing: bool,
+    ops: BTreeMap<OpId, Op<A>>,
+    next_op: OpId,
+    joining: Option<Joining>,
+    /// Members that failed at this epoch: the master is to drop them.
+    failed: BTreeSet<u32>,
+    fault: Option<Fault>,
+    reported_at: Millis,
+    heard: BTreeMap<u32, Millis>,
+    _writes: std::marker::PhantomData<W>,
+}
+
+impl<W: Clone, A> Replica<W, A> {
+    /// A replica as it is on the disk.
+    pub fn new(me: u32, meta: &ChunkMeta, recent: Recent, times: Times) -> Self {
+        Self {
+            me,
+            times,
+            epoch: meta.epoch,
+            primary_since: meta.epoch,
+            in_sync: meta.in_sync.clone(),
+            wanted: meta.wanted,
+            seq: meta.seq,
+            recent,
+            trusted: !meta.suspect && meta.in_sync.contains(&me),
+            level: !meta.suspect,
+            comparing: false,
+            ops: BTreeMap::new(),
+            next_op: 1,
+            joining: None,
+            failed: BTreeSet::new(),
+            fault: None,
+            reported_at: 0,
+            heard: BTreeMap::new(),
+            _writes: std::marker::PhantomData,
+        }
+    }
+
+    /// Epoch, set and seq.
+    pub fn meta(&self) -> ChunkMeta {
+        ChunkMeta {
+            epoch: self.epoch,
+            in_sync: self.in_sync.clone(),
+            wanted: self.wanted,
+            seq: self.seq,
+            suspect: !self.trusted,
+        }
+    }
+
+    /// The epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Of the last write.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Whether this is the primary.
+    pub fn is_primary(&self) -> bool {
+        self.in_sync.first() == Some(&self.me)
+    }
+
+    /// Whether this replica is in the set.
+    pub fn is_member(&self) -> bool {
+        self.in_sync.contains(&self.me)
+    }
+
+    /// Whether nothing is missing from this replica.
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// As the primary: whether all members are known to hold what this one holds.
+    pub fn is_level(&self) -> bool {
+        self.level
+    }
+
+    /// The server that is being brought up to date.
+    pub fn joining(&self) -> Option<u32> {
+        self.joining.as_ref().map(|j| j.target)
+    }
+
+    /// Whether anything waits, so that time has to be told.
+    pub fn wants_ticks(&self) -> bool {
+        !self.ops.is_empty() || !self.failed.is_empty()
+    }
+
+    /// Whether a read under this epoch may be answered from here.
+    pub fn may_read(&self, epoch: u64) -> Result<(), Status> {
+        match epoch.cmp(&self.epoch) {
+            std::cmp::Ordering::Less => Err(Status::StaleEpoch),
+            std::cmp::Ordering::Greater => Err(Status::Behind),
+            _ if !self.is_member() => Err(Status::StaleEpoch),
+            _ if !self.trusted => Err(Status::Busy),
+            _ => Ok(()),
+        }
+    }
+
+    /// Something may be missing: not to be read before it has been compared.
+    pub fn distrust(&mut self) {
+        self.trusted = false;
+        self.level = false;
+    }
+
+    /// Handles an event; `now` never goes back.
+    pub fn handle(&mut self, now: Millis, event: Event<W, A>) -> Effects<W, A> {
+        let mut out = Vec::new();
+        match event {
+            Event::Start => self.start(&mut out),
+            Event::Write { id, epoch, sync, write, answer } => {
+                self.client_write(now, id, epoch, sync, write, answer, &mut out);
+            }
+            Event::Sync { epoch, answer } => self.client_sync(now, epoch, answer, &mut out),
+            Event::Forward { from, meta, id, sync, write, answer } => {
+                self.forwarded(from, meta, id, sync, write, answer, &mut out);
+            }
+            Event::LocalDone { op } => {
+                if let Some(op) = self.ops.get_mut(&op) {
+                    op.local = false;
+                }
+                self.finish_ops(&mut out);
+            }
+            Event::LocalFault { seq, fault } => self.local_fault(now, seq, fault, &mut out),
+            Event::Answered { op, server, answer } => self.answered(now, op, server, answer, &mut out),
+            Event::Heard { server } => {
+                self.heard.insert(server, now);
+            }
+            Event::Epoch(meta) => self.new_epoch(meta, &mut out),
+            Event::Refused { epoch } => self.refused(epoch, &mut out),
+            Event::Join { target } => self.join(target),
+            Event::Joined { target } => {
+                if let Some(j) = self.joining.as_mut().filter(|j| j.target == target) {
+                    j.ready = true;
+                }
+            }
+            Event::JoinFailed { target } => self.abort_join(target, &mut out),
+            Event::Doubt => self.doubt(&mut out),
+            Event::Compared { epoch, result } => self.compared(now, epoch, result, &mut out),
+            Event::Leveled { seq } => {
+                self.seq = self.seq.max(seq);
+                self.trusted = true;
+            }
+            Event::Tick => self.tick(now, &mut out),
+        }
+        out
+    }
+}

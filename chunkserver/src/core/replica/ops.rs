@@ -1,0 +1,53 @@
+//! Operations that wait for answers.
+
+use super::{Effect, Effects, Replica};
+use crate::core::Millis;
+use crate::core::recent::WriteId;
+use cairn_proto::data::Status;
+
+/// A write or a sync of which someone still owes an answer.
+#[derive(Debug)]
+pub(super) struct Op<A> {
+    /// Of a write.
+    pub id: WriteId,
+    pub seq: u64,
+    pub sync: bool,
+    /// This server's own part is not done yet.
+    pub local: bool,
+    /// Members that owe an answer.
+    pub owed: Vec<u32>,
+    /// Whom to answer: the client, and whoever sent the same write again.
+    pub answers: Vec<A>,
+    pub since: Millis,
+}
+
+impl<W: Clone, A> Replica<W, A> {
+    /// Answers the operations that everyone has done.
+    pub(super) fn finish_ops(&mut self, out: &mut Effects<W, A>) {
+        let done = |op: &Op<A>| !op.local && op.owed.is_empty();
+        while let Some(id) = self.ops.iter().find(|(_, op)| done(op)).map(|(id, _)| *id) {
+            self.end_op(id, Status::Ok, out);
+        }
+    }
+
+    /// Ends an operation with this answer.
+    pub(super) fn end_op(&mut self, id: u64, status: Status, out: &mut Effects<W, A>) {
+        let Some(op) = self.ops.remove(&id) else { return };
+        let seq = op.seq;
+        out.extend(op.answers.into_iter().map(|to| Effect::Answer { to, status, seq }));
+    }
+
+    /// Ends all operations: the set that they were begun under is not this server's to speak for.
+    pub(super) fn end_all(&mut self, status: Status, out: &mut Effects<W, A>) {
+        while let Some(id) = self.ops.keys().next().copied() {
+            self.end_op(id, status, out);
+        }
+    }
+
+    /// These servers owe nothing any more.
+    pub(super) fn forgive(&mut self, owes_nothing: impl Fn(u32) -> bool) {
+        for op in self.ops.values_mut() {
+            op.owed.retain(|s| !owes_nothing(*s));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! One replica on a disk: what of it is in memory.
+
+use crate::core::layout::ChunkMeta;
+use crate::core::table::Table;
+use parking_lot::Mutex;
+
+/// A replica.
+pub struct ChunkFile {
+    /// The chunk.
+    pub id: u64,
+    pub(super) state: Mutex<FileState>,
+}
+
+#[derive(Default)]
+pub(super) struct FileState {
+    pub meta: ChunkMeta,
+    /// Loaded at first use, dropped again when it is clean and memory is short.
+    pub table: Option<Table>,
+    /// Entries in the file's table.
+    pub stored: u32,
+    /// The header in the file is not `meta`.
+    pub header_dirty: bool,
+    /// Registered for the next checkpoint.
+    pub registered: bool,
+    /// The number of the journal segment with the last dirty mark.
+    pub marked_in: u64,
+    /// Content was written that neither the journal nor a sync has made durable.
+    pub unsynced: bool,
+    /// The file's name may not be durable yet.
+    pub fresh: bool,
+    /// After a crash: blocks may not be what their checksums say.
+    pub unverified: bool,
+    pub deleted: bool,
+    /// A bad block was found since the replica was last settled.
+    pub bad: bool,
+    /// Used since tables were last dropped.
+    pub used: bool,
+}
+
+impl ChunkFile {
+    pub(super) fn new(id: u64, state: FileState) -> Self {
+        Self { id, state: Mutex::new(state) }
+    }
+
+    /// Epoch, set and seq.
+    pub fn meta(&self) -> ChunkMeta {
+        self.state.lock().meta.clone()
+    }
+
+    /// Whether a crash left its blocks in doubt, or a bad one was found.
+    pub fn in_doubt(&self) -> bool {
+        let s = self.state.lock();
+        s.unverified || s.meta.suspect || s.bad
+    }
+
+    /// Whether its blocks have not been verified since a crash.
+    pub fn is_unverified(&self) -> bool {
+        self.state.lock().unverified
+    }
+
+    /// Where its file lies on the disk.
+    pub(super) fn path(&self) -> String {
+        path(self.id)
+    }
+
+    pub(super) fn dir(&self) -> String {
+        dir(self.id)
+    }
+}
+
+fn dir(id: u64) -> String {
+    format!("chunks/{:02x}", id & 0xff)
+}
+
+pub(super) fn path(id: u64) -> String {
+    format!("{}/{id}", dir(id))
+}

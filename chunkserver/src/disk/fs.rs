@@ -1,0 +1,109 @@
+//! [`Storage`] over a directory of a local file system.
+
+use super::storage::{Storage, StorageFile};
+use rustix::fs::{FallocateFlags, fallocate, fdatasync, fsync, statvfs, syncfs};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory.
+pub struct FsStorage {
+    root: PathBuf,
+    directory: File,
+}
+
+struct FsFile(File);
+
+impl FsStorage {
+    /// Opens the directory, which must exist.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        Ok(Self { root: root.into(), directory: File::open(root)? })
+    }
+}
+
+impl StorageFile for FsFile {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < into.len() {
+            match self.0.read_at(&mut into[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        if let [one] = parts {
+            return self.0.write_all_at(one, offset);
+        }
+        let mut slices: Vec<IoSlice<'_>> =
+            parts.iter().filter(|p| !p.is_empty()).map(|p| IoSlice::new(p)).collect();
+        let mut left = &mut slices[..];
+        let mut at = offset;
+        while !left.is_empty() {
+            match rustix::io::pwritev(&self.0, left, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    at += n as u64;
+                    IoSlice::advance_slices(&mut left, n);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(fdatasync(&self.0)?)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        Ok(fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+    }
+}
+
+impl Storage for FsStorage {
+    fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn StorageFile>> {
+        let path = self.root.join(path);
+        let open = || OpenOptions::new().read(true).write(true).create(create).truncate(false).open(&path);
+        let file = match open() {
+            Err(e) if create && e.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+                open()?
+            }
+            other => other?,
+        };
+        Ok(Arc::new(FsFile(file)))
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        fs::remove_file(self.root.join(path))
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.root.join(dir)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        Ok(fsync(File::open(self.root.join(dir))?)?)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(syncfs(&self.directory)?)
+    }
+
+    fn space(&self) -> io::Result<(u64, u64)> {
+        let s = statvfs(&self.root)?;
+        Ok((s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))
+    }
+}

@@ -1,0 +1,32 @@
+//! What the disk layer asks of a file system; tests supply one that crashes.
+
+use std::io;
+use std::sync::Arc;
+
+/// An open file. All methods may be called from several threads at once.
+pub trait StorageFile: Send + Sync {
+    /// Reads at `offset`, as far as the file goes: the number of bytes.
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of the parts, one behind the other, at `offset`.
+    fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
+    /// What was written is on stable storage when this returns.
+    fn sync(&self) -> io::Result<()>;
+    /// Turns a range into a hole of zeros; the file keeps its length.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// A disk: files by their path relative to its directory.
+pub trait Storage: Send + Sync {
+    /// Opens a file; with `create` it is made if there is none (and its directory, too).
+    fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn StorageFile>>;
+    /// Removes a file.
+    fn remove(&self, path: &str) -> io::Result<()>;
+    /// The names in a directory; none where there is no such directory.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// The names in a directory ("" is the root) are on stable storage when this returns.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Everything is on stable storage when this returns.
+    fn sync_all(&self) -> io::Result<()>;
+    /// Bytes in all, and free.
+    fn space(&self) -> io::Result<(u64, u64)>;
+}

@@ -1,0 +1,113 @@
+//! A thread for each disk that makes writes stable: all who wait share one sync of the journal, and are
+//! answered from this thread, which saves waking another one.
+
+use super::error::DiskError;
+use super::store::Disk;
+use super::{ChunkFile, storage::StorageFile};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+
+type Done = Box<dyn FnOnce(Result<(), DiskError>) + Send>;
+
+struct Request {
+    chunk: Arc<ChunkFile>,
+    done: Done,
+}
+
+/// Asks for syncs of one disk.
+pub struct Syncer {
+    shared: Arc<Shared>,
+    disk: Arc<Disk>,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: Vec<Request>,
+    stopped: bool,
+}
+
+impl Syncer {
+    /// Starts the thread, which ends when this is dropped.
+    pub fn start(disk: Arc<Disk>) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (s, d) = (shared.clone(), disk.clone());
+        std::thread::Builder::new().name("disk-sync".into()).spawn(move || run(&s, &d))?;
+        Ok(Self { shared, disk })
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    /// Calls `done`, in the thread, once everything written to `chunk` before now is on stable storage.
+    pub fn sync(&self, chunk: Arc<ChunkFile>, done: impl FnOnce(Result<(), DiskError>) + Send + 'static) {
+        self.shared.queue.lock().requests.push(Request { chunk, done: Box::new(done) });
+        self.shared.more.notify_one();
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.shared.queue.lock().stopped = true;
+        self.shared.more.notify_one();
+    }
+}
+
+fn run(shared: &Shared, disk: &Disk) {
+    loop {
+        let batch = {
+            let mut q = shared.queue.lock();
+            while q.requests.is_empty() && !q.stopped {
+                shared.more.wait(&mut q);
+            }
+            if q.requests.is_empty() {
+                return;
+            }
+            std::mem::take(&mut q.requests)
+        };
+        let ok = disk.sync_chunks(batch.iter().map(|r| &r.chunk)).is_ok();
+        for r in batch {
+            (r.done)(if ok { Ok(()) } else { Err(DiskError::Failed) });
+        }
+    }
+}
+
+impl Disk {
+    /// Everything written to these chunks before the call is on stable storage when this returns.
+    /// Calls must not overlap.
+    pub fn sync_chunks<'a>(&self, chunks: impl Iterator<Item = &'a Arc<ChunkFile>>) -> Result<(), DiskError> {
+        if self.has_failed() {
+            return Err(DiskError::Failed);
+        }
+        for c in chunks {
+            let fresh = {
+                let mut state = c.state.lock();
+                if !std::mem::take(&mut state.unsynced) || state.deleted {
+                    continue;
+                }
+                std::mem::take(&mut state.fresh)
+            };
+            let file: Arc<dyn StorageFile> = self.file(c)?;
+            self.stable(file.sync())?;
+            if fresh {
+                self.stable(self.storage.sync_dir(&c.dir()))?;
+            }
+        }
+        self.stable(self.journal.sync())
+    }
+
+    /// After a failed sync nobody knows what is stable, and asking again would not tell: the disk is done for.
+    pub(super) fn stable(&self, r: std::io::Result<()>) -> Result<(), DiskError> {
+        r.map_err(|e| {
+            self.fail(&e);
+            DiskError::Io(e)
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! Where an answer goes: a request on a connection.
+
+use bytes::Bytes;
+use cairn_proto::data::{Header, Outbox, Status};
+use cairn_proto::rpc::WriteReply;
+use prost::Message;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// A connection, seen from those who answer on it.
+pub struct Conn {
+    /// What is sent on it.
+    pub out: Arc<Outbox>,
+    in_flight: AtomicUsize,
+    room: Notify,
+}
+
+/// Requests of one connection that may be unanswered at once.
+const IN_FLIGHT: usize = 1024;
+/// Bytes of answers that may wait for a peer that does not read them.
+const QUEUED: usize = 64 << 20;
+
+impl Conn {
+    /// A connection on which nothing was asked yet.
+    pub fn new(out: Arc<Outbox>) -> Self {
+        Self { out, in_flight: AtomicUsize::new(0), room: Notify::new() }
+    }
+
+    /// Whether another request may be taken.
+    pub fn has_room(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) < IN_FLIGHT && self.out.queued() < QUEUED
+    }
+
+    /// Waits a little, or until a request has been answered.
+    pub async fn wait_for_room(&self) {
+        let soon = std::time::Duration::from_millis(20);
+        let _ = tokio::time::timeout(soon, self.room.notified()).await;
+    }
+
+    /// The ticket for the answer to a request.
+    pub fn expect(self: &Arc<Self>, header: Header) -> Answer {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        Answer { conn: self.clone(), header }
+    }
+}
+
+/// The right to answer one request.
+pub struct Answer {
+    conn: Arc<Conn>,
+    header: Header,
+}
+
+impl Answer {
+    /// The request's header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Answers with a message and data.
+    pub fn send(self, status: Status, epoch: u64, meta: &[u8], data: Bytes) {
+        // A broken connection is its reader's business.
+        let _ = self.conn.out.send(&self.header.reply(status, epoch as u32), meta, data);
+    }
+
+    /// Answers a write or a sync.
+    pub fn written(self, status: Status, epoch: u64, seq: u64) {
+        let meta = WriteReply { seq, failed: Vec::new() }.encode_to_vec();
+        self.send(status, epoch, &meta, Bytes::new());
+    }
+
+    /// Answers that it could not be done, with a text for people.
+    pub fn refuse(self, status: Status, epoch: u64, why: &str) {
+        self.send(status, epoch, &[], Bytes::copy_from_slice(why.as_bytes()));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.conn.in_flight.fetch_sub(1, Ordering::AcqRel) == IN_FLIGHT {
+            self.conn.room.notify_one();
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! One replica: its state machine, its file, and who waits for it.
+
+use super::answer::Answer;
+use super::clock::now;
+use super::state::{DiskUnit, Node};
+use crate::core::recent::Recent;
+use crate::core::replica::{Event, Replica};
+use crate::disk::{Change, ChunkFile};
+use cairn_proto::data::Status;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// A write's content, shared by all who need it.
+pub type Write = Arc<Change>;
+/// The state machine with its driver's types.
+pub type Machine = Replica<Write, Answer>;
+/// An event with the driver's types.
+pub type ChunkEvent = Event<Write, Answer>;
+
+/// A replica.
+pub struct Chunk {
+    /// The chunk.
+    pub id: u64,
+    /// The disk that it lies on.
+    pub unit: Arc<DiskUnit>,
+    /// Its file.
+    pub file: Arc<ChunkFile>,
+    /// Held while an event is handled, including what it writes: so everything happens in order.
+    pub replica: Mutex<Machine>,
+    /// The epoch that the node's digest counts.
+    counted: AtomicU64,
+    retired: AtomicBool,
+    ticking: AtomicBool,
+    /// A task is asking the primary for a comparison.
+    pub asking: AtomicBool,
+    /// Comparisons that have failed, one after the other.
+    pub failures: AtomicU32,
+    /// When the last comparison for a bad block was asked for.
+    pub doubted_at: AtomicU64,
+}
+
+impl Chunk {
+    /// A replica whose file is there.
+    pub fn new(node: &Node, unit: Arc<DiskUnit>, file: Arc<ChunkFile>, recent: Recent) -> Self {
+        let meta = file.meta();
+        let epoch = meta.epoch;
+        Self {
+            id: file.id,
+            unit,
+            file,
+            replica: Mutex::new(Replica::new(node.config.id, &meta, recent, node.config.times)),
+            counted: AtomicU64::new(epoch),
+            retired: AtomicBool::new(false),
+            ticking: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            doubted_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Handles an event and performs its effects.
+    pub fn handle(self: &Arc<Self>, node: &Arc<Node>, event: ChunkEvent) {
+        self.handle_locked(node, &mut self.replica.lock(), event);
+    }
+
+    /// The same with the lock held.
+    pub fn handle_locked(self: &Arc<Self>, node: &Arc<Node>, machine: &mut Machine, event: ChunkEvent) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in machine.handle(now(), event) {
+                self.perform(node, machine, effect, &mut events);
+            }
+        }
+        if machine.wants_ticks() && !self.ticking.swap(true, Ordering::AcqRel) {
+            node.ticking.lock().push(self.clone());
+        }
+    }
+
+    /// Tells the time. False: nothing waits any more.
+    pub fn tick(self: &Arc<Self>, node: &Arc<Node>) -> bool {
+        let mut machine = self.replica.lock();
+        self.handle_locked(node, &mut machine, Event::Tick);
+        let more = machine.wants_ticks() && !self.is_retired();
+        if !more {
+            self.ticking.store(false, Ordering::Release);
+        }
+        more
+    }
+
+    /// The node's digest counts this epoch from here on; returns the one before.
+    pub fn count_epoch(&self, epoch: u64) -> u64 {
+        self.counted.swap(epoch, Ordering::AcqRel)
+    }
+
+    /// The replica has been deleted; returns the epoch that the digest counted.
+    pub fn retire(&self) -> u64 {
+        let _not_in_the_middle = self.replica.lock();
+        self.retired.store(true, Ordering::Release);
+        self.counted.load(Ordering::Acquire)
+    }
+
+    /// Whether the replica has been deleted.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// A bad block was found: have the replicas compared, but not again and again for one that cannot be healed.
+    pub fn doubt(self: &Arc<Self>, node: &Arc<Node>) {
+        const AGAIN: u64 = 5_000;
+        let last = self.doubted_at.load(Ordering::Acquire);
+        if last == 0 || now().saturating_sub(last) >= AGAIN {
+            self.doubted_at.store(now().max(1), Ordering::Release);
+            self.handle(node, Event::Doubt);
+        }
+    }
+
+    /// Answers a client; what it may not hear without a lease it does not.
+    pub fn answer(node: &Node, to: Answer, status: Status, epoch: u64, seq: u64) {
+        let status = if status == Status::Ok && !node.may_serve() { Status::NotServing } else { status };
+        to.written(status, epoch, seq);
+    }
+}

@@ -1,0 +1,410 @@
+//! A primary compares its replica with the members' and makes them equal: after a crash, when it becomes
+//! the primary, when a bad block was found.
+//!
+//! Of a block the highest version counts, wherever it is. No write is taken meanwhile.
+
+use super::chunk::{Chunk, Machine};
+use super::effects::INSTALL_BLOCKS;
+use super::reads::TABLE_ENTRIES;
+use super::state::Node;
+use crate::core::layout::ChunkMeta;
+use crate::core::replica::{Event, Fault};
+use crate::disk::DiskError;
+use bytes::Bytes;
+use cairn_proto::block::{BLOCK, piece_crcs, zero_block_crc};
+use cairn_proto::data::{CallError, Header, Kind, Reply, Status};
+use cairn_proto::rpc::{ReadMeta, ReadReply, ReconcileMeta, StateReply, SyncMeta, TableReply};
+use prost::Message;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// For one question to a member.
+const LIMIT: Duration = Duration::from_secs(2);
+/// A member that cannot be reached may be starting: so long it is waited for.
+const STARTING: Duration = Duration::from_millis(1500);
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What replicas are told of a block: (checksum, version).
+type Told = (u32, u64);
+
+/// A member that did not do its part, or this server itself.
+pub(super) struct Failed {
+    pub server: u32,
+    pub fault: Fault,
+}
+
+/// Begins a comparison; the lock is held.
+pub(super) fn start(node: &Arc<Node>, chunk: &Arc<Chunk>, machine: &Machine) {
+    let meta = machine.meta();
+    let (node, chunk) = (node.clone(), chunk.clone());
+    node.clone().handle.spawn(async move {
+        let failures = chunk.failures.load(Ordering::Relaxed);
+        if failures > 0 {
+            tokio::time::sleep((AGAIN * failures).min(Duration::from_secs(1)).mul_f64(rand::random())).await;
+        }
+        let result = {
+            let _turn = node.heavy.acquire().await;
+            compare(&node, &chunk, &meta).await
+        };
+        match &result {
+            Ok(_) => chunk.failures.store(0, Ordering::Relaxed),
+            Err(f) => {
+                chunk.failures.store(failures.saturating_add(1).min(20), Ordering::Relaxed);
+                tracing::info!(chunk = chunk.id, server = f.server, fault = ?f.fault, "comparison failed");
+            }
+        }
+        if !chunk.is_retired() {
+            let result = result.map_err(|f| (f.server, f.fault));
+            chunk.handle(&node, Event::Compared { epoch: meta.epoch, result });
+        }
+    });
+}
+
+async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Result<u64, Failed> {
+    let me = node.config.id;
+    let here = |e: DiskError| failed_here(me, chunk, &e);
+    verify(chunk).await.map_err(here)?;
+    let members: Vec<u32> = meta.in_sync.iter().copied().filter(|s| *s != me).collect();
+    let mut seq = chunk.file.meta().seq.max(meta.seq);
+    let mut differ = chunk.file.in_doubt() || meta.suspect;
+    let mut states = Vec::new();
+    for m in &members {
+        let state = state(node, chunk, meta, *m, STARTING).await?;
+        differ |= state.seq != seq || !state.exists;
+        seq = seq.max(state.seq);
+        states.push(state);
+    }
+    let in_doubt = states.iter().any(|s| s.unclean);
+    if differ || in_doubt {
+        let tables = tables(node, chunk, meta, &members).await?;
+        fetch_newer(node, chunk, meta, &members, &tables, seq).await?;
+        for (m, table) in members.iter().zip(&tables) {
+            send_differing(node, chunk, meta, *m, table).await?;
+        }
+    }
+    let level = ChunkMeta { seq, ..meta.clone() };
+    for m in &members {
+        // Also says that the member holds everything.
+        install(node, chunk, &level, *m, (0, 0)).await?;
+    }
+    chunk.unit.disk.settle(&chunk.file, seq).map_err(here)?;
+    for m in &members {
+        sync_member(node, chunk, meta, *m).await?;
+    }
+    sync_here(chunk).await.map_err(here)?;
+    Ok(seq)
+}
+
+fn failed_here(server: u32, chunk: &Chunk, e: &DiskError) -> Failed {
+    tracing::warn!(chunk = chunk.id, "comparison: {e}");
+    let fault = if matches!(e, DiskError::NoSpace) { Fault::NoSpace } else { Fault::Disk };
+    Failed { server, fault }
+}
+
+/// Reads all blocks after a crash, off the connections' threads.
+pub(super) async fn verify(chunk: &Arc<Chunk>) -> Result<(), DiskError> {
+    if !chunk.file.is_unverified() {
+        return Ok(());
+    }
+    let c = chunk.clone();
+    let bad = tokio::task::spawn_blocking(move || c.unit.disk.verify(&c.file)).await;
+    let bad = bad.unwrap_or(Err(DiskError::Failed))?;
+    if bad > 0 {
+        tracing::info!(chunk = chunk.id, blocks = bad, "unclean after a crash");
+    }
+    Ok(())
+}
+
+pub(super) async fn sync_here(chunk: &Arc<Chunk>) -> Result<(), DiskError> {
+    let (tx, rx) = oneshot::channel();
+    chunk.unit.syncer.sync(chunk.file.clone(), move |r| {
+        // Nobody else waits for it.
+        let _ = tx.send(r);
+    });
+    rx.await.unwrap_or(Err(DiskError::Failed))
+}
+
+/// Asks one server about the chunk; anything but `Ok` is a failure of that server.
+pub(super) async fn ask(
+    node: &Arc<Node>,
+    chunk: &Chunk,
+    epoch: u64,
+    server: u32,
+    (kind, offset): (Kind, u32),
+    meta: &[u8],
+) -> Result<Reply, Failed> {
+    let header = Header::request(kind, chunk.id, epoch as u32, offset);
+    let reply = node.peers.call(server, header, meta, Bytes::new(), LIMIT).await;
+    checked(server, reply)
+}
+
+fn checked(server: u32, reply: Result<Reply, CallError>) -> Result<Reply, Failed> {
+    let fault = match reply {
+        Ok(reply) => match reply.status() {
+            Status::Ok => return Ok(reply),
+            Status::NoSpace => Fault::NoSpace,
+            Status::StaleEpoch | Status::NotPrimary => Fault::Stale,
+            status => {
+                tracing::info!(server, ?status, "{}", reply.text());
+                Fault::Disk
+            }
+        },
+        Err(CallError::TimedOut) => Fault::Silent,
+        Err(_) => Fault::Unreachable,
+    };
+    Err(Failed { server, fault })
+}
+
+fn decoded<M: Message + Default>(server: u32, reply: &Reply) -> Result<M, Failed> {
+    reply.meta().map_err(|_| Failed { server, fault: Fault::Disk })
+}
+
+async fn state(
+    node: &Arc<Node>,
+    chunk: &Chunk,
+    meta: &ChunkMeta,
+    server: u32,
+    patience: Duration,
+) -> Result<StateReply, Failed> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match ask(node, chunk, meta.epoch, server, (Kind::State, 0), &[]).await {
+            Err(Failed { fault: Fault::Unreachable, .. }) if begun.elapsed() < patience => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            r => return decoded(server, &r?),
+        }
+    }
+}
+
+/// A server's whole table; empty where it has no such chunk.
+pub(super) async fn table(
+    node: &Arc<Node>,
+    chunk: &Chunk,
+    epoch: u64,
+    server: u32,
+) -> Result<Vec<Told>, Failed> {
+    let mut told = Vec::new();
+    let blocks = node.config.geometry.blocks() as usize;
+    loop {
+        let from = (told.len() * BLOCK) as u32;
+        let header = Header::request(Kind::Table, chunk.id, epoch as u32, from);
+        let reply = node.peers.call(server, header, &[], Bytes::new(), LIMIT).await;
+        if matches!(&reply, Ok(r) if r.status() == Status::NoChunk) {
+            return Ok(told);
+        }
+        let t: TableReply = decoded(server, &checked(server, reply)?)?;
+        let part = t.crcs.len().min(t.versions.len()).min(TABLE_ENTRIES as usize);
+        told.extend(t.crcs.into_iter().zip(t.versions));
+        if t.end || part == 0 || told.len() >= blocks {
+            told.truncate(blocks);
+            return Ok(told);
+        }
+    }
+}
+
+async fn tables(
+    node: &Arc<Node>,
+    chunk: &Chunk,
+    meta: &ChunkMeta,
+    members: &[u32],
+) -> Result<Vec<Vec<Told>>, Failed> {
+    let mut all = Vec::with_capacity(members.len());
+    for m in members {
+        all.push(table(node, chunk, meta.epoch, *m).await?);
+    }
+    Ok(all)
+}
+
+/// This replica's whole table.
+pub(super) fn own_table(chunk: &Chunk) -> Result<Vec<Told>, DiskError> {
+    Ok(chunk.unit.disk.told(&chunk.file, 0, u32::MAX)?.0)
+}
+
+/// How good a block is: a bad one is worse than one that was never written.
+fn rank((crc, version): Told) -> (u64, bool) {
+    (version, !(version == 0 && crc == 1))
+}
+
+fn at(table: &[Told], block: usize) -> Told {
+    table.get(block).copied().unwrap_or_default()
+}
+
+/// Takes over the blocks that a member has in a higher version.
+async fn fetch_newer(
+    node: &Arc<Node>,
+    chunk: &Arc<Chunk>,
+    meta: &ChunkMeta,
+    members: &[u32],
+    tables: &[Vec<Told>],
+    seq: u64,
+) -> Result<(), Failed> {
+    let here = |e: DiskError| failed_here(node.config.id, chunk, &e);
+    let own = own_table(chunk).map_err(here)?;
+    let longest = tables.iter().map(Vec::len).chain([own.len()]).max().unwrap_or(0);
+    let best = |block: usize| {
+        let newest = tables.iter().enumerate().max_by_key(|(_, t)| rank(at(t, block)));
+        newest.filter(|(_, t)| rank(at(t, block)) > rank(at(&own, block))).map(|(i, _)| i)
+    };
+    let mut block = 0;
+    while block < longest {
+        let Some(i) = best(block) else {
+            if rank(at(&own, block)) == (0, false) && chunk.file.meta().suspect {
+                // Nobody has it whole: torn by a crash, before anyone was promised that it is stable.
+                tracing::warn!(chunk = chunk.id, block, "taken as it is: no replica has it whole");
+                chunk.unit.disk.adopt(&chunk.file, block as u32, seq).map_err(here)?;
+            }
+            block += 1;
+            continue;
+        };
+        let mut end = block + 1;
+        while end < longest && end - block < INSTALL_BLOCKS as usize && best(end) == Some(i) {
+            end += 1;
+        }
+        let told: Vec<Told> = (block..end).map(|b| at(&tables[i], b)).collect();
+        let data = fetch(node, chunk, meta.epoch, members[i], block as u32, &told).await?;
+        chunk.unit.disk.install(&chunk.file, block as u32, &data, &told).map_err(here)?;
+        block = end;
+    }
+    Ok(())
+}
+
+/// Reads blocks from another replica and checks that they are what its table said.
+async fn fetch(
+    node: &Arc<Node>,
+    chunk: &Chunk,
+    epoch: u64,
+    server: u32,
+    first: u32,
+    told: &[Told],
+) -> Result<Bytes, Failed> {
+    if told.iter().all(|t| t.1 == 0) {
+        return Ok(Bytes::new());
+    }
+    let meta = ReadMeta { len: (told.len() * BLOCK) as u32 }.encode_to_vec();
+    let reply = ask(node, chunk, epoch, server, (Kind::Read, first * BLOCK as u32), &meta).await?;
+    let _: ReadReply = decoded(server, &reply)?;
+    let want = told.iter().map(|t| if t.1 == 0 { zero_block_crc() } else { t.0 });
+    if piece_crcs(0, &reply.data).into_iter().eq(want) {
+        Ok(reply.data)
+    } else {
+        Err(Failed { server, fault: Fault::Disk })
+    }
+}
+
+/// Sends a member what it has otherwise.
+async fn send_differing(
+    node: &Arc<Node>,
+    chunk: &Arc<Chunk>,
+    meta: &ChunkMeta,
+    member: u32,
+    table: &[Told],
+) -> Result<(), Failed> {
+    let own = own_table(chunk).map_err(|e| failed_here(node.config.id, chunk, &e))?;
+    for (first, count) in differing(&own, table) {
+        install(node, chunk, meta, member, (first, count)).await?;
+    }
+    Ok(())
+}
+
+/// The runs of blocks (first, count) in which two tables differ, at most one Install each. Blocks that are
+/// bad here are left out: they cannot be sent.
+pub(super) fn differing(own: &[Told], other: &[Told]) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for block in 0..own.len().max(other.len()) {
+        let mine = at(own, block);
+        if mine == at(other, block) || rank(mine) == (0, false) {
+            continue;
+        }
+        let block = block as u32;
+        match runs.last_mut() {
+            Some(r) if r.0 + r.1 == block && r.1 < INSTALL_BLOCKS => r.1 += 1,
+            _ => runs.push((block, 1)),
+        }
+    }
+    runs
+}
+
+async fn install(
+    node: &Arc<Node>,
+    chunk: &Arc<Chunk>,
+    meta: &ChunkMeta,
+    server: u32,
+    run: (u32, u32),
+) -> Result<(), Failed> {
+    let (tx, rx) = oneshot::channel();
+    let then = move |frame| {
+        // The comparison may have ended.
+        let _ = tx.send(frame);
+    };
+    let sent = {
+        let _in_order = chunk.replica.lock();
+        chunk.install_at(node, meta, server, run, false, then)
+    };
+    if !sent {
+        return Err(Failed { server, fault: Fault::Unreachable });
+    }
+    let reply = match tokio::time::timeout(LIMIT, rx).await {
+        Err(_) => Err(CallError::TimedOut),
+        Ok(Ok(Some(frame))) => Ok(frame),
+        Ok(_) => Err(CallError::Lost),
+    };
+    checked(server, reply).map(drop)
+}
+
+pub(super) async fn sync_member(
+    node: &Arc<Node>,
+    chunk: &Chunk,
+    meta: &ChunkMeta,
+    server: u32,
+) -> Result<(), Failed> {
+    let header = Header::request(Kind::Sync, chunk.id, meta.epoch as u32, 0);
+    let body = SyncMeta { local: true }.encode_to_vec();
+    let reply = node.peers.call(server, header, &body, Bytes::new(), LIMIT * 5).await;
+    checked(server, reply).map(drop)
+}
+
+/// As a member: asks the primary for a comparison until it has been made.
+pub(super) fn ask_primary(node: &Arc<Node>, chunk: &Arc<Chunk>) {
+    if chunk.asking.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (node, chunk) = (node.clone(), chunk.clone());
+    node.clone().handle.spawn(async move {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            if let Err(e) = verify(&chunk).await {
+                tracing::warn!(chunk = chunk.id, "cannot verify: {e}");
+            }
+            let (primary, epoch, wanted) = {
+                let m = chunk.replica.lock();
+                let whole = m.is_trusted() && !chunk.file.in_doubt();
+                let asks = m.is_member() && !m.is_primary() && !whole && !chunk.is_retired();
+                (m.meta().in_sync.first().copied(), m.epoch(), asks)
+            };
+            let Some(primary) = primary.filter(|_| wanted) else { break };
+            let meta = ReconcileMeta { server: node.config.id }.encode_to_vec();
+            if let Err(f) = ask(&node, &chunk, epoch, primary, (Kind::Reconcile, 0), &meta).await {
+                tracing::debug!(chunk = chunk.id, primary, fault = ?f.fault, "primary not asked");
+            }
+            tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+            wait = (wait * 2).min(Duration::from_secs(2));
+        }
+        chunk.asking.store(false, Ordering::Release);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differing_blocks_come_in_runs_and_bad_ones_are_left_out() {
+        let own = [(5, 1), (6, 2), (0, 0), (1, 0), (7, 3)];
+        let other = [(5, 1), (6, 1), (9, 1), (4, 4)];
+        assert_eq!(differing(&own, &other), [(1, 2), (4, 1)]);
+        assert!(rank((1, 0)) < rank((0, 0)) && rank((0, 0)) < rank((9, 1)));
+    }
+}

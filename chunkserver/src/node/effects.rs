@@ -1,0 +1,289 @@
+//! Performs what a replica's state machine asks for.
+
+use super::answer::Answer;
+use super::chunk::{Chunk, ChunkEvent, Machine, Write};
+use super::state::Node;
+use super::{compare, wire};
+use crate::core::layout::ChunkMeta;
+use crate::core::recent::WriteId;
+use crate::core::replica::{Effect, Event, Fault, MemberAnswer, OpId};
+use crate::disk::{DiskError, Payload};
+use bytes::Bytes;
+use cairn_proto::block::BLOCK;
+use cairn_proto::data::{Frame, Header, Kind, Status, flags};
+use cairn_proto::rpc::{InstallMeta, SyncMeta};
+use prost::Message;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+type Events = VecDeque<ChunkEvent>;
+
+/// Blocks in one Install.
+pub const INSTALL_BLOCKS: u32 = 256;
+
+impl Chunk {
+    pub(super) fn perform(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        machine: &mut Machine,
+        effect: Effect<Write, Answer>,
+        events: &mut Events,
+    ) {
+        match effect {
+            Effect::Forward { op, to, seq, id: _, sync, write } => {
+                self.forward(node, &machine.meta(), op, &to, seq, sync, &write, events);
+            }
+            Effect::Apply { op, seq, sync, write, .. } => self.apply(node, op, seq, sync, &write, events),
+            Effect::Mirror { op, to, sync, write } => {
+                if self.mirror(node, &machine.meta(), op, to, sync, &write).is_none() {
+                    events.push_back(Event::JoinFailed { target: to });
+                }
+            }
+            Effect::SyncAll { op, to } => self.sync_all(node, machine.epoch(), op, &to, events),
+            Effect::Store { seq, sync, write, answer, id } => {
+                self.store(node, machine.epoch(), (seq, id), sync, write, answer, events);
+            }
+            Effect::Answer { to, status, seq } => Self::answer(node, to, status, machine.epoch(), seq),
+            Effect::Record => self.record(node, machine.meta()),
+            Effect::Report { failed, fault } => {
+                tracing::info!(chunk = self.id, epoch = machine.epoch(), ?failed, ?fault, "members failed");
+                node.master.report(node, self, machine.epoch(), failed, fault);
+            }
+            Effect::Compare => compare::start(node, self, machine),
+            Effect::AskPrimary => compare::ask_primary(node, self),
+            // Its task looks before every step.
+            Effect::AbortJoin { target } => {
+                tracing::info!(chunk = self.id, target, "bringing up to date ended")
+            }
+            Effect::Probe { servers } => servers.into_iter().for_each(|s| self.probe(node, s)),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn forward(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        meta: &ChunkMeta,
+        op: OpId,
+        to: &[u32],
+        seq: u64,
+        sync: bool,
+        write: &Write,
+        events: &mut Events,
+    ) {
+        let (header, wire_meta) = wire::forward(self.id, meta, write, seq, sync);
+        let encoded = wire_meta.encode_to_vec();
+        let data = match &write.payload {
+            Payload::Data(d, _) => d.clone(),
+            Payload::Zeros(_) => Bytes::new(),
+        };
+        for server in to {
+            let then = self.then_answered(node, op, *server);
+            if !node.peers.send(*server, header, &encoded, data.clone(), then) {
+                events.push_back(unreachable(op, *server));
+            }
+        }
+    }
+
+    /// Passes a member's answer on to the state machine.
+    fn then_answered(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        op: OpId,
+        server: u32,
+    ) -> impl FnOnce(Option<Frame>) + Send + use<> {
+        let (chunk, node) = (self.clone(), node.clone());
+        move |frame| {
+            let answer = wire::member_answer(frame.as_ref());
+            chunk.handle(&node, Event::Answered { op, server, answer });
+        }
+    }
+
+    fn apply(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        op: OpId,
+        seq: u64,
+        sync: bool,
+        write: &Write,
+        events: &mut Events,
+    ) {
+        match self.unit.disk.apply(&self.file, write, seq) {
+            Ok(()) if sync => self.sync_local(node, op),
+            Ok(()) => events.push_back(Event::LocalDone { op }),
+            Err(e) => {
+                tracing::warn!(chunk = self.id, seq, "cannot apply a write: {e}");
+                events.push_back(Event::LocalFault { seq: Some(seq), fault: fault(&e) });
+            }
+        }
+    }
+
+    fn sync_local(self: &Arc<Self>, node: &Arc<Node>, op: OpId) {
+        let (chunk, node) = (self.clone(), node.clone());
+        self.unit.syncer.sync(self.file.clone(), move |done| {
+            let event = match done {
+                Ok(()) => Event::LocalDone { op },
+                Err(e) => Event::LocalFault { seq: None, fault: fault(&e) },
+            };
+            chunk.handle(&node, event);
+        });
+    }
+
+    fn sync_all(self: &Arc<Self>, node: &Arc<Node>, epoch: u64, op: OpId, to: &[u32], events: &mut Events) {
+        let header = Header::request(Kind::Sync, self.id, epoch as u32, 0);
+        let meta = SyncMeta { local: true }.encode_to_vec();
+        for server in to {
+            let then = self.then_answered(node, op, *server);
+            if !node.peers.send(*server, header, &meta, Bytes::new(), then) {
+                events.push_back(unreachable(op, *server));
+            }
+        }
+        self.sync_local(node, op);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn store(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        epoch: u64,
+        (seq, _id): (u64, WriteId),
+        sync: bool,
+        write: Option<Write>,
+        answer: Answer,
+        events: &mut Events,
+    ) {
+        if let Some(write) = write
+            && let Err(e) = self.unit.disk.apply(&self.file, &write, seq)
+        {
+            tracing::warn!(chunk = self.id, seq, "cannot apply a forwarded write: {e}");
+            answer.refuse(e.status(), epoch, &e.to_string());
+            return events.push_back(Event::LocalFault { seq: Some(seq), fault: None });
+        }
+        if sync {
+            self.sync_then_answer(node, epoch, seq, answer);
+        } else {
+            answer.written(Status::Ok, epoch, seq);
+        }
+    }
+
+    /// Makes the chunk stable here, then answers.
+    pub(super) fn sync_then_answer(
+        self: &Arc<Self>,
+        _node: &Arc<Node>,
+        epoch: u64,
+        seq: u64,
+        answer: Answer,
+    ) {
+        self.unit.syncer.sync(self.file.clone(), move |done| match done {
+            Ok(()) => answer.written(Status::Ok, epoch, seq),
+            Err(e) => answer.refuse(e.status(), epoch, &e.to_string()),
+        });
+    }
+
+    fn record(self: &Arc<Self>, node: &Arc<Node>, meta: ChunkMeta) {
+        let epoch = meta.epoch;
+        tracing::debug!(chunk = self.id, epoch, set = ?meta.in_sync, "epoch");
+        if let Err(e) = self.unit.disk.set_meta(&self.file, meta) {
+            tracing::warn!(chunk = self.id, "cannot record an epoch: {e}");
+        }
+        let before = self.count_epoch(epoch);
+        node.digest_change(self.id, before, epoch);
+    }
+
+    fn probe(self: &Arc<Self>, node: &Arc<Node>, server: u32) {
+        let (chunk, n) = (self.clone(), node.clone());
+        let header = Header::request(Kind::Ping, 0, 0, 0);
+        // Unreachable: then its answers do not come either, which is noticed.
+        node.peers.send(server, header, &[], Bytes::new(), move |frame| {
+            if frame.is_some() {
+                chunk.handle(&n, Event::Heard { server });
+            }
+        });
+    }
+
+    /// Sends what a write touched, as it is now, to a server that is being brought up to date. `None`: cannot.
+    fn mirror(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        meta: &ChunkMeta,
+        op: OpId,
+        to: u32,
+        sync: bool,
+        write: &Write,
+    ) -> Option<()> {
+        let (mut at, end) = write.blocks();
+        while at < end {
+            let n = (end - at).min(INSTALL_BLOCKS);
+            let last = at + n == end;
+            let then = self.then_answered(node, op, to);
+            let (chunk, node2) = (self.clone(), node.clone());
+            let sent = self.install_at(node, meta, to, (at, n), sync && last, move |frame| {
+                if last {
+                    then(frame);
+                } else if wire::member_answer(frame.as_ref()) != MemberAnswer::Done {
+                    chunk.handle(&node2, Event::JoinFailed { target: to });
+                }
+            });
+            if !sent {
+                return None;
+            }
+            at += n;
+        }
+        Some(())
+    }
+
+    /// Sends blocks (first, count; none: only the chunk's seq) as they are now. The lock is held, so that
+    /// nothing changes them before they are on their way. False: they cannot be read or sent.
+    pub(super) fn install_at(
+        &self,
+        node: &Arc<Node>,
+        meta: &ChunkMeta,
+        to: u32,
+        (first, count): (u32, u32),
+        sync: bool,
+        then: impl FnOnce(Option<Frame>) + Send + 'static,
+    ) -> bool {
+        let mut header = Header::request(Kind::Install, self.id, meta.epoch as u32, first * BLOCK as u32);
+        if sync {
+            header.flags |= flags::SYNC;
+        }
+        let mut install =
+            InstallMeta { in_sync: meta.in_sync.clone(), seq: meta.seq, ..InstallMeta::default() };
+        let mut data = Bytes::new();
+        if count > 0 {
+            match self.unit.disk.read(&self.file, first, count) {
+                Ok(blocks) => {
+                    let holes = blocks.told.iter().all(|t| t.1 == 0);
+                    install.crcs = blocks.crcs;
+                    install.versions = blocks.told.iter().map(|t| t.1).collect();
+                    data = if holes { Bytes::new() } else { blocks.data };
+                }
+                Err(e) => {
+                    tracing::warn!(chunk = self.id, first, "cannot read blocks for another replica: {e}");
+                    return false;
+                }
+            }
+        }
+        install.blocks = u64::from(count);
+        node.peers.send(to, header, &install.encode_to_vec(), data, then)
+    }
+
+    /// Counts what a client wrote.
+    pub(super) fn count_written(node: &Node, bytes: usize) {
+        node.traffic.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+fn unreachable(op: OpId, server: u32) -> ChunkEvent {
+    Event::Answered { op, server, answer: MemberAnswer::Failed(Fault::Unreachable) }
+}
+
+/// What of a disk's errors means that others have to go on without this replica.
+fn fault(e: &DiskError) -> Option<Fault> {
+    match e {
+        DiskError::NoSpace => Some(Fault::NoSpace),
+        DiskError::Io(_) | DiskError::Failed => Some(Fault::Disk),
+        DiskError::Corrupt { .. } | DiskError::Range | DiskError::Deleted => None,
+    }
+}

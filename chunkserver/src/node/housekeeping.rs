@@ -1,0 +1,118 @@
+//! What goes on in the background: ticks, checkpoints, removal of files, free space.
+
+use super::state::{DiskUnit, Node};
+use crate::core::replica::Event;
+use crate::disk::Recovered;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often replicas that wait for something are told the time.
+const TICK: Duration = Duration::from_millis(50);
+/// A disk whose last checkpoint is so long ago gets one, so that a restart has little to do.
+const CHECKPOINT: Duration = Duration::from_secs(10);
+const SECOND: Duration = Duration::from_secs(1);
+/// Files removed in one go: the file system must have time for others in between.
+const UNLINKS: usize = 64;
+/// Tables kept in memory, bytes a disk.
+const TABLES: u64 = 256 << 20;
+
+/// Enters the replicas found on a disk.
+pub fn recover_chunks(node: &Arc<Node>, unit: &Arc<DiskUnit>, found: Vec<Recovered>) {
+    for r in found {
+        let id = r.file.id;
+        if node.chunk(id).is_some() {
+            tracing::error!(chunk = id, disk = %unit.path.display(), "on two disks; the second is ignored");
+            continue;
+        }
+        node.add(unit, r.file, r.recent);
+    }
+}
+
+/// Runs until it is dropped.
+pub async fn housekeep(node: Arc<Node>) {
+    for chunk in node.all_chunks() {
+        chunk.handle(&node, Event::Start);
+    }
+    let disks = node.disks.clone();
+    let workers = disks.into_iter().map(|unit| look_after(node.clone(), unit));
+    let workers = futures::future::join_all(workers);
+    tokio::join!(tick(node.clone()), unlink(node.clone()), workers);
+}
+
+async fn tick(node: Arc<Node>) {
+    let mut every = interval(TICK);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let waiting = std::mem::take(&mut *node.ticking.lock());
+        let still: Vec<_> = waiting.into_iter().filter(|c| c.tick(&node)).collect();
+        node.ticking.lock().extend(still);
+    }
+}
+
+async fn look_after(node: Arc<Node>, unit: Arc<DiskUnit>) {
+    let mut every = interval(Duration::from_millis(100));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut measured, mut checkpointed) = (Instant::now(), Instant::now());
+    loop {
+        every.tick().await;
+        if measured.elapsed() >= SECOND {
+            measured = Instant::now();
+            let disk = unit.disk.clone();
+            off_thread(move || disk.measure()).await;
+            if unit.disk.loaded_tables() > TABLES {
+                let chunks = node.all_chunks();
+                let u = unit.clone();
+                off_thread(move || {
+                    let mine = chunks.iter().filter(|c| Arc::ptr_eq(&c.unit, &u)).map(|c| &c.file);
+                    u.disk.drop_tables(mine);
+                })
+                .await;
+            }
+        }
+        let due = checkpointed.elapsed() >= CHECKPOINT && unit.disk.is_dirty();
+        if unit.disk.wants_checkpoint() || (due && !unit.disk.has_failed()) {
+            let disk = unit.disk.clone();
+            off_thread(move || {
+                if let Err(e) = disk.checkpoint() {
+                    tracing::error!("checkpoint: {e}");
+                }
+            })
+            .await;
+            checkpointed = Instant::now();
+        }
+    }
+}
+
+async fn unlink(node: Arc<Node>) {
+    let mut every = interval(Duration::from_millis(100));
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let gone: Vec<_> = {
+            let mut all = node.unlinking.lock();
+            let n = all.len().min(UNLINKS);
+            all.drain(..n).collect()
+        };
+        for unit in &node.disks {
+            let mine = gone.iter().filter(|(u, _)| Arc::ptr_eq(u, unit)).map(|(_, f)| f.clone());
+            let mine: Vec<_> = mine.collect();
+            let disk = unit.disk.clone();
+            if !mine.is_empty() {
+                off_thread(move || {
+                    if let Err(e) = disk.unlink(&mine) {
+                        tracing::warn!("cannot remove chunk files: {e}");
+                    }
+                })
+                .await;
+            }
+        }
+    }
+}
+
+async fn off_thread(f: impl FnOnce() + Send + 'static) {
+    if let Err(e) = tokio::task::spawn_blocking(f).await {
+        tracing::error!("background work ended early: {e}");
+    }
+}

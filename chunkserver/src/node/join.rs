@@ -1,0 +1,118 @@
+//! Brings a server up to date: a returning one or a new one. Every write goes to it, too, from the
+//! beginning on; what differs is sent between them.
+
+use super::chunk::Chunk;
+use super::compare::{self, Failed};
+use super::master::epoch_event;
+use super::state::Node;
+use crate::core::replica::{Event, Fault};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot};
+
+/// Installs under way at once.
+const WINDOW: usize = 4;
+const LIMIT: Duration = Duration::from_secs(5);
+/// Tries to have the master take it into the set, as epochs change meanwhile.
+const TRIES: usize = 5;
+
+/// Does it; `Err` says why not.
+pub(super) async fn add_replica(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
+    chunk.handle(node, Event::Join { target });
+    still_joining(chunk, target)?;
+    let done = bring_up(node, chunk, target).await;
+    match done {
+        Ok(()) => Ok(()),
+        Err(why) => {
+            chunk.handle(node, Event::JoinFailed { target });
+            Err(why)
+        }
+    }
+}
+
+fn still_joining(chunk: &Chunk, target: u32) -> Result<(), String> {
+    let machine = chunk.replica.lock();
+    if machine.joining() == Some(target) {
+        Ok(())
+    } else if machine.is_level() {
+        Err("ended by a failure or a change of the set".into())
+    } else {
+        Err("not a primary that is level with its members".into())
+    }
+}
+
+async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
+    let epoch = chunk.replica.lock().epoch();
+    let theirs = compare::table(node, chunk, epoch, target).await.map_err(|f| text(&f))?;
+    let own = compare::own_table(chunk).map_err(|e| e.to_string())?;
+    let window = Arc::new(Semaphore::new(WINDOW));
+    for run in compare::differing(&own, &theirs) {
+        let permit = window.clone().acquire_owned().await.map_err(|e| e.to_string())?;
+        still_joining(chunk, target)?;
+        let (c, n) = (chunk.clone(), node.clone());
+        let machine = chunk.replica.lock();
+        let sent = chunk.install_at(node, &machine.meta(), target, run, false, move |frame| {
+            drop(permit);
+            if super::wire::member_answer(frame.as_ref()) != crate::core::replica::MemberAnswer::Done {
+                c.handle(&n, Event::JoinFailed { target });
+            }
+        });
+        if !sent {
+            return Err("blocks could not be sent".into());
+        }
+    }
+    finish(node, chunk, target).await
+}
+
+/// Everything is on its way: the last word, made stable, and the master's consent.
+async fn finish(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
+    let (tx, rx) = oneshot::channel();
+    let meta = {
+        let machine = chunk.replica.lock();
+        let meta = machine.meta();
+        let sent = chunk.install_at(node, &meta, target, (0, 0), false, move |frame| {
+            // Given up on after the time limit.
+            let _ = tx.send(frame);
+        });
+        if !sent {
+            return Err("connection lost".into());
+        }
+        meta
+    };
+    let last = tokio::time::timeout(LIMIT, rx).await.map_err(|_| "no answer in time")?;
+    let last = last.ok().flatten().ok_or("connection lost")?;
+    if super::wire::member_answer(Some(&last)) != crate::core::replica::MemberAnswer::Done {
+        return Err(format!("refused: {:?} {}", last.status(), last.text()));
+    }
+    compare::sync_member(node, chunk, &meta, target).await.map_err(|f| text(&f))?;
+    still_joining(chunk, target)?;
+    chunk.handle(node, Event::Joined { target });
+    for _ in 0..TRIES {
+        let epoch = chunk.replica.lock().epoch();
+        let asked = node.master.caught_up(chunk.id, epoch, target).ok_or("no master")?;
+        let reply = tokio::time::timeout(LIMIT, asked).await.map_err(|_| "the master does not answer")?;
+        let reply = reply.map_err(|_| "the master is gone")?;
+        if let Some(info) = &reply.chunk {
+            chunk.handle(node, epoch_event(info));
+            if info.in_sync.contains(&target) {
+                return Ok(());
+            }
+        }
+        still_joining(chunk, target)?;
+        if chunk.replica.lock().epoch() == epoch {
+            return Err(format!("the master refuses: {}", reply.detail));
+        }
+    }
+    Err("the set keeps changing".into())
+}
+
+fn text(f: &Failed) -> String {
+    let what = match f.fault {
+        Fault::Unreachable => "cannot be reached",
+        Fault::Silent => "does not answer",
+        Fault::NoSpace => "is full",
+        Fault::Disk => "has a failing disk",
+        Fault::Stale => "knows a higher epoch",
+    };
+    format!("server {} {what}", f.server)
+}

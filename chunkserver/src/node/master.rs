@@ -1,0 +1,113 @@
+//! What is said to the master, and its answers to single questions.
+
+use super::chunk::{Chunk, ChunkEvent};
+use super::state::Node;
+use super::wire;
+use crate::core::layout::ChunkMeta;
+use crate::core::replica::{Event, Fault};
+use cairn_proto::rpc::{CaughtUp, ChunkReply, ReplicaProblem, ServerMessage, server_message::Msg};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// The stream to the master, when there is one.
+#[derive(Default)]
+pub struct MasterLink {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    out: Option<mpsc::Sender<ServerMessage>>,
+    next: u64,
+    asked: HashMap<u64, Question>,
+}
+
+enum Question {
+    /// About members that failed, at an epoch.
+    Problem(Arc<Chunk>, u64),
+    CaughtUp(oneshot::Sender<ChunkReply>),
+}
+
+/// Messages that may wait for the stream.
+pub const WAITING: usize = 4096;
+
+impl MasterLink {
+    /// A new stream (or none). Questions that were asked on the old one are not answered any more.
+    pub fn attach(&self, out: Option<mpsc::Sender<ServerMessage>>) {
+        let mut inner = self.inner.lock();
+        inner.out = out;
+        inner.asked.clear();
+    }
+
+    /// Says something; false: there is no stream, or it is clogged.
+    pub fn say(&self, msg: Msg) -> bool {
+        let inner = self.inner.lock();
+        inner.out.as_ref().is_some_and(|out| out.try_send(ServerMessage { msg: Some(msg) }).is_ok())
+    }
+
+    fn ask(&self, question: Question, msg: impl FnOnce(u64) -> Msg) -> bool {
+        let mut inner = self.inner.lock();
+        inner.next += 1;
+        let req = inner.next;
+        let message = ServerMessage { msg: Some(msg(req)) };
+        let sent = inner.out.as_ref().is_some_and(|out| out.try_send(message).is_ok());
+        if sent {
+            inner.asked.insert(req, question);
+        }
+        sent
+    }
+
+    /// Reports members of a chunk. Without a stream nothing happens: the chunk will report again.
+    pub fn report(&self, node: &Node, chunk: &Arc<Chunk>, epoch: u64, failed: Vec<u32>, fault: Fault) {
+        let _ = node;
+        let failure = wire::failure(fault).into();
+        let id = chunk.id;
+        self.ask(Question::Problem(chunk.clone(), epoch), |req| {
+            Msg::Problem(ReplicaProblem { req, chunk: id, epoch, failed, failure })
+        });
+    }
+
+    /// Says that a server holds all of a chunk; the answer comes through the channel.
+    pub fn caught_up(&self, chunk: u64, epoch: u64, server: u32) -> Option<oneshot::Receiver<ChunkReply>> {
+        let (tx, rx) = oneshot::channel();
+        self.ask(Question::CaughtUp(tx), |req| Msg::CaughtUp(CaughtUp { req, chunk, epoch, server }))
+            .then_some(rx)
+    }
+
+    /// Takes an answer.
+    pub fn answered(&self, node: &Arc<Node>, reply: ChunkReply) {
+        let asked = self.inner.lock().asked.remove(&reply.req);
+        match asked {
+            None => {}
+            Some(Question::CaughtUp(to)) => {
+                // Whoever asked may have given up.
+                let _ = to.send(reply);
+            }
+            Some(Question::Problem(chunk, epoch)) => {
+                if !reply.detail.is_empty() {
+                    tracing::info!(chunk = chunk.id, "the master says: {}", reply.detail);
+                }
+                match reply.chunk {
+                    Some(info) if info.chunk == chunk.id && info.epoch > epoch => {
+                        chunk.handle(node, epoch_event(&info));
+                    }
+                    Some(info) if info.chunk == 0 => node.delete(chunk.id),
+                    _ => chunk.handle(node, Event::Refused { epoch }),
+                }
+            }
+        }
+    }
+}
+
+/// A chunk's record as an event.
+pub fn epoch_event(info: &cairn_proto::rpc::ChunkInfo) -> ChunkEvent {
+    Event::Epoch(meta(info))
+}
+
+/// A chunk's record as the disk keeps it.
+pub fn meta(info: &cairn_proto::rpc::ChunkInfo) -> ChunkMeta {
+    let (epoch, in_sync, wanted) = (info.epoch, info.in_sync.clone(), info.wanted);
+    ChunkMeta { epoch, in_sync, wanted, ..ChunkMeta::default() }
+}

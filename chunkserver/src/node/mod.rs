@@ -1,0 +1,23 @@
+//! The thin shell: connections, disks and the master around the replicas' state machines.
+
+mod answer;
+mod attach;
+mod chunk;
+mod clock;
+mod compare;
+mod dispatch;
+mod effects;
+mod housekeeping;
+mod join;
+mod master;
+mod peers;
+mod reads;
+mod server;
+mod state;
+mod wire;
+
+pub use attach::{Registration, keep_attached, register};
+pub use housekeeping::{housekeep, recover_chunks};
+pub use peers::Peers;
+pub use server::{Listeners, serve};
+pub use state::{DiskUnit, Node, NodeConfig};

@@ -1,0 +1,157 @@
+//! Connections to the other chunkservers: one each, so that what is sent about a chunk stays in order.
+
+use super::clock::now;
+use crate::core::Millis;
+use bytes::Bytes;
+use cairn_proto::data::{CallError, Client, Endpoint, Frame, Header, Preamble, Reply};
+use cairn_proto::rpc::ServerInfo;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+type Then = Box<dyn FnOnce(Option<Frame>) + Send>;
+
+/// A frame that waits for the connection.
+struct Waiting {
+    header: Header,
+    meta: Vec<u8>,
+    data: Bytes,
+    then: Then,
+}
+
+enum State {
+    /// Not to be tried before.
+    Down(Millis),
+    Dialling(Vec<Waiting>),
+    Up(Arc<Client>),
+}
+
+/// All other chunkservers.
+pub struct Peers {
+    me: Preamble,
+    boot_id: String,
+    handle: Handle,
+    dial_limit: Duration,
+    known: Mutex<BTreeMap<u32, ServerInfo>>,
+    states: Mutex<HashMap<u32, Arc<Mutex<State>>>>,
+}
+
+/// A peer that could not be reached is left alone for so long.
+const DOWN: Millis = 100;
+/// Frames that may wait for a connection.
+const WAITING: usize = 4096;
+
+impl Peers {
+    /// Nobody is known yet.
+    pub fn new(me: Preamble, boot_id: String, dial_limit: Duration) -> Self {
+        Self {
+            me,
+            boot_id,
+            handle: Handle::current(),
+            dial_limit,
+            known: Mutex::default(),
+            states: Mutex::default(),
+        }
+    }
+
+    /// Takes over the master's list. A connection to a server that has moved ends by itself.
+    pub fn set_servers(&self, servers: Vec<ServerInfo>) {
+        *self.known.lock() = servers.into_iter().map(|s| (s.id, s)).collect();
+    }
+
+    /// Sends a frame behind all those sent before to this server; `then` gets the answer, in a reading task,
+    /// or `None` when the connection is lost. False: it cannot be sent, `then` is not called.
+    pub fn send(
+        self: &Arc<Self>,
+        server: u32,
+        header: Header,
+        meta: &[u8],
+        data: Bytes,
+        then: impl FnOnce(Option<Frame>) + Send + 'static,
+    ) -> bool {
+        let state =
+            self.states.lock().entry(server).or_insert_with(|| Mutex::new(State::Down(0)).into()).clone();
+        let mut s = state.lock();
+        if let State::Up(client) = &*s
+            && !client.is_lost()
+        {
+            return client.start_then(header, meta, data, then);
+        }
+        match &*s {
+            State::Down(until) if now() < *until => return false,
+            State::Dialling(w) if w.len() >= WAITING => return false,
+            State::Dialling(_) => {}
+            _ => {
+                let Some(info) = self.known.lock().get(&server).cloned() else { return false };
+                *s = State::Dialling(Vec::new());
+                self.handle.spawn(self.clone().dial(info, state.clone()));
+            }
+        }
+        if let State::Dialling(w) = &mut *s {
+            w.push(Waiting { header, meta: meta.to_vec(), data, then: Box::new(then) });
+        }
+        true
+    }
+
+    /// Asks and waits.
+    pub async fn call(
+        self: &Arc<Self>,
+        server: u32,
+        header: Header,
+        meta: &[u8],
+        data: Bytes,
+        limit: Duration,
+    ) -> Result<Reply, CallError> {
+        let (tx, rx) = oneshot::channel();
+        let then = move |frame| {
+            // The asker may have given up.
+            let _ = tx.send(frame);
+        };
+        if !self.send(server, header, meta, data, then) {
+            return Err(CallError::Lost);
+        }
+        match tokio::time::timeout(limit, rx).await {
+            Err(_) => Err(CallError::TimedOut),
+            Ok(Ok(Some(frame))) => Ok(frame),
+            Ok(_) => Err(CallError::Lost),
+        }
+    }
+
+    async fn dial(self: Arc<Self>, info: ServerInfo, state: Arc<Mutex<State>>) {
+        let to = Endpoint::nearest(&info, &self.boot_id);
+        let mut dialled = Client::connect(&to, self.me, info.id, self.dial_limit).await;
+        if dialled.is_err() && matches!(to, Endpoint::Unix(_)) {
+            dialled =
+                Client::connect(&Endpoint::Tcp(info.addr.clone()), self.me, info.id, self.dial_limit).await;
+        }
+        let mut failed = Vec::new();
+        {
+            let mut s = state.lock();
+            let State::Dialling(waiting) = std::mem::replace(&mut *s, State::Down(now() + DOWN)) else {
+                return;
+            };
+            match dialled {
+                Ok(client) => {
+                    let client = Arc::new(client);
+                    for w in waiting {
+                        if client.is_lost() {
+                            failed.push(w.then);
+                        } else {
+                            // Lost in this very moment: the operation's own time-out ends it.
+                            let _ = client.start_then(w.header, &w.meta, w.data, w.then);
+                        }
+                    }
+                    *s = State::Up(client);
+                }
+                Err(e) => {
+                    tracing::debug!(server = info.id, "cannot reach a chunkserver: {e}");
+                    failed.extend(waiting.into_iter().map(|w| w.then));
+                }
+            }
+        }
+        failed.into_iter().for_each(|then| then(None));
+    }
+}

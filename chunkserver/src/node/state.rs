@@ -1,0 +1,168 @@
+//! What all parts of a chunkserver share.
+
+use super::chunk::Chunk;
+use super::clock::now;
+use super::master::MasterLink;
+use super::peers::Peers;
+use crate::core::Millis;
+use crate::core::layout::{ChunkMeta, Geometry};
+use crate::core::recent::Recent;
+use crate::core::replica::Times;
+use crate::disk::{ChunkFile, Disk, DiskError, Syncer};
+use cairn_proto::digest::replica_hash;
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// One disk and the thread that syncs it.
+pub struct DiskUnit {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The disk.
+    pub disk: Arc<Disk>,
+    /// Its thread.
+    pub syncer: Syncer,
+}
+
+/// What is fixed once the server is registered.
+#[derive(Clone)]
+pub struct NodeConfig {
+    /// This server's id.
+    pub id: u32,
+    /// The cluster.
+    pub cluster: [u8; 16],
+    /// Sizes.
+    pub geometry: Geometry,
+    /// Time-outs of replication.
+    pub times: Times,
+}
+
+/// A running chunkserver.
+pub struct Node {
+    /// Its fixed parts.
+    pub config: NodeConfig,
+    /// Its disks; never empty.
+    pub disks: Vec<Arc<DiskUnit>>,
+    /// The other chunkservers.
+    pub peers: Arc<Peers>,
+    /// The way to the master.
+    pub master: MasterLink,
+    /// For work that is begun outside of a task.
+    pub handle: Handle,
+    /// Comparisons and copies under way at once.
+    pub heavy: Semaphore,
+    /// Bytes written and read since the start.
+    pub traffic: Traffic,
+    pub(super) chunks: RwLock<HashMap<u64, Arc<Chunk>>>,
+    pub(super) ticking: Mutex<Vec<Arc<Chunk>>>,
+    pub(super) unlinking: Mutex<Vec<(Arc<DiskUnit>, Arc<ChunkFile>)>>,
+    digest: AtomicU64,
+    lease_until: AtomicU64,
+}
+
+/// Counters since the start.
+#[derive(Default)]
+pub struct Traffic {
+    /// Bytes written.
+    pub bytes_in: AtomicU64,
+    /// Bytes read.
+    pub bytes_out: AtomicU64,
+    /// Connections that ended with something that was no frame.
+    pub garbage: AtomicU64,
+}
+
+impl Node {
+    /// A node that serves nothing until its lease is renewed.
+    pub fn new(config: NodeConfig, disks: Vec<Arc<DiskUnit>>, peers: Arc<Peers>) -> Self {
+        Self {
+            config,
+            disks,
+            peers,
+            master: MasterLink::default(),
+            handle: Handle::current(),
+            heavy: Semaphore::new(32),
+            traffic: Traffic::default(),
+            chunks: RwLock::default(),
+            ticking: Mutex::default(),
+            unlinking: Mutex::default(),
+            digest: AtomicU64::new(0),
+            lease_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the lease from the master is valid.
+    pub fn may_serve(&self) -> bool {
+        now() < self.lease_until.load(Ordering::Acquire)
+    }
+
+    /// Serves until then.
+    pub fn renew_lease(&self, until: Millis) {
+        self.lease_until.fetch_max(until, Ordering::AcqRel);
+    }
+
+    /// The replica of a chunk.
+    pub fn chunk(&self, id: u64) -> Option<Arc<Chunk>> {
+        self.chunks.read().get(&id).cloned()
+    }
+
+    /// All replicas.
+    pub fn all_chunks(&self) -> Vec<Arc<Chunk>> {
+        self.chunks.read().values().cloned().collect()
+    }
+
+    /// How many replicas there are, and their digest.
+    pub fn digest(&self) -> (u64, u64) {
+        let chunks = self.chunks.read();
+        (chunks.len() as u64, self.digest.load(Ordering::Acquire))
+    }
+
+    /// Enters a replica that was found on a disk.
+    pub fn add(&self, unit: &Arc<DiskUnit>, file: Arc<ChunkFile>, recent: Recent) -> Arc<Chunk> {
+        let chunk = Arc::new(Chunk::new(self, unit.clone(), file, recent));
+        self.enter(&mut self.chunks.write(), chunk)
+    }
+
+    fn enter(&self, chunks: &mut HashMap<u64, Arc<Chunk>>, chunk: Arc<Chunk>) -> Arc<Chunk> {
+        chunks.insert(chunk.id, chunk.clone());
+        self.digest_change(chunk.id, 0, chunk.replica.lock().epoch());
+        chunk
+    }
+
+    /// Makes a replica without content, unless there is one. `suspect`: it has to be compared first.
+    pub fn create(&self, id: u64, meta: ChunkMeta, suspect: bool) -> Result<Arc<Chunk>, DiskError> {
+        let mut chunks = self.chunks.write();
+        if let Some(c) = chunks.get(&id) {
+            return Ok(c.clone());
+        }
+        let room = |u: &&Arc<DiskUnit>| u.disk.space().1;
+        let working = self.disks.iter().filter(|u| !u.disk.has_failed());
+        let unit = working.max_by_key(room).ok_or(DiskError::Failed)?;
+        let file = unit.disk.create(id, meta)?;
+        let chunk = Arc::new(Chunk::new(self, unit.clone(), file, Recent::default()));
+        if suspect {
+            chunk.replica.lock().distrust();
+        }
+        Ok(self.enter(&mut chunks, chunk))
+    }
+
+    /// Removes a replica, its file a little later.
+    pub fn delete(&self, id: u64) {
+        let Some(chunk) = self.chunks.write().remove(&id) else { return };
+        let epoch = chunk.retire();
+        self.digest_change(id, epoch, 0);
+        if let Err(e) = chunk.unit.disk.delete(&chunk.file) {
+            tracing::warn!(chunk = id, "cannot delete a replica: {e}");
+        }
+        self.unlinking.lock().push((chunk.unit.clone(), chunk.file.clone()));
+    }
+
+    /// A replica's epoch has changed (0: there was none, or there is none any more).
+    pub(super) fn digest_change(&self, chunk: u64, from: u64, to: u64) {
+        let hash = |epoch| if epoch == 0 { 0 } else { replica_hash(chunk, epoch) };
+        self.digest.fetch_add(hash(to).wrapping_sub(hash(from)), Ordering::AcqRel);
+    }
+}
