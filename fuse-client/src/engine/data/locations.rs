@@ -196,6 +196,8 @@ impl Locations {
     fn remember(&self, place: Place, location: Location, forgotten_before: u64) {
         let mut cache = self.cache.lock();
         if !self.is_exclusive() || cache.forgotten != forgotten_before {
+            // This answer may be out of date; what was known before it (a hole, say) certainly may be.
+            cache.known.pop(&place);
             return;
         }
         match (cache.known.peek(&place), &location) {

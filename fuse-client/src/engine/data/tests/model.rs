@@ -136,30 +136,42 @@ async fn model(seed: u64, cluster: &Cluster) -> Model {
     Model { rng: StdRng::seed_from_u64(seed), cluster: cluster.clone(), file, expected: Vec::new() }
 }
 
+/// The seeds to run: `CAIRN_SEEDS=FROM..TO` replays or widens.
+fn seeds(default: Range<u64>) -> Range<u64> {
+    let given = std::env::var("CAIRN_SEEDS").ok();
+    let parsed = given.as_deref().and_then(|s| {
+        let (from, to) = s.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    });
+    parsed.unwrap_or(default)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_a_byte_array() {
-    for seed in 0..6 {
+    for seed in seeds(0..6) {
         let cluster = Cluster::start().await;
+        println!("CAIRN_SEEDS={seed}..{}", seed + 1);
         model(seed, &cluster).await.run(600).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_a_byte_array_while_requests_fail() {
-    for seed in 10..14 {
+    for seed in seeds(10..14) {
         let cluster = Cluster::start().await;
         {
             let mut s = cluster.state.lock();
             s.faults.random = 0.04;
             s.faults.rng = Some(StdRng::seed_from_u64(seed));
         }
+        println!("CAIRN_SEEDS={seed}..{}", seed + 1);
         model(seed, &cluster).await.run(300).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_a_byte_array_while_servers_die_and_return() {
-    for seed in 20..23 {
+    for seed in seeds(20..23) {
         let cluster = Cluster::start().await;
         let killer = tokio::spawn({
             let cluster = cluster.clone();
@@ -174,6 +186,7 @@ async fn a_file_is_a_byte_array_while_servers_die_and_return() {
                 }
             }
         });
+        println!("CAIRN_SEEDS={seed}..{}", seed + 1);
         model(seed, &cluster).await.run(400).await;
         killer.abort();
     }
