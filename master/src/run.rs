@@ -11,6 +11,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::owner::{Message, Owner, OwnerHandle, Stopped};
 use crate::shell::admin::AdminService;
+use crate::shell::attach::AttachService;
 use crate::shell::session::SessionService;
 use crate::store::{DataDir, DiskStore};
 use crate::{Config, Error};
@@ -63,6 +64,7 @@ pub async fn run(
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_service(SessionService::server(handle.clone()))
         .add_service(AdminService::server(handle.clone()))
+        .add_service(AttachService::server(handle.clone()))
         .serve_with_incoming_shutdown(incoming, async {
             let _ = stopped.await;
         });
