@@ -233,6 +233,9 @@ impl FileData {
         }
         self.start(&mut s, &HashSet::new());
         s.ahead.expire(read);
+        if !s.ahead.is_empty() {
+            self.path.note_reader(self);
+        }
     }
 }
 

@@ -182,13 +182,14 @@ impl Replicas {
         ask: Ask,
     ) -> (u32, Result<Reply, (Outcome, String)>) {
         let epoch = u32::try_from(chunk.epoch).unwrap_or(u32::MAX);
-        let (header, meta) = match ask {
+        let (kind, offset, meta, lane) = match ask {
             Ask::Read(offset, len) => {
-                (Header::request(Kind::Read, chunk.chunk, epoch, offset), ReadMeta { len }.encode_to_vec())
+                (Kind::Read, offset, ReadMeta { len }.encode_to_vec(), Lane::for_read(len as usize))
             }
-            Ask::Map(offset) => (Header::request(Kind::Map, chunk.chunk, epoch, offset), Vec::new()),
+            Ask::Map(offset) => (Kind::Map, offset, Vec::new(), Lane::Small),
         };
-        let reply = self.peers.call(&peer, Lane::Read, header, &meta, Bytes::new(), ATTEMPT).await;
+        let header = Header::request(kind, chunk.chunk, epoch, offset);
+        let reply = self.peers.call(&peer, lane, header, &meta, Bytes::new(), ATTEMPT).await;
         let result = match reply {
             Err(outcome) => Err((outcome, format!("{outcome:?}"))),
             Ok(reply) if reply.status() != Status::Ok => {

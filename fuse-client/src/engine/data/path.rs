@@ -99,6 +99,8 @@ impl DataPath {
     /// False: nothing is cached from now on (call [`Self::flush_all`] and [`Self::drop_caches`] after it).
     pub fn set_exclusive(&self, exclusive: bool) {
         self.replicas.locations.set_exclusive(exclusive);
+        // What a reader of the other mode still puts there is not looked at.
+        self.live_files().iter().for_each(|f| f.drop_cache());
     }
 
     pub(super) fn is_exclusive(&self) -> bool {
@@ -116,16 +118,14 @@ impl DataPath {
     /// Forgets locations and read-ahead of every file (dirty data stays).
     pub fn drop_caches(&self) {
         self.replicas.locations.clear();
-        let readers: Vec<_> = self.readers.lock().drain().filter_map(|(_, f)| f.upgrade()).collect();
-        for file in readers {
-            file.drop_cache();
-        }
+        self.live_files().iter().for_each(|f| f.drop_cache());
     }
 
     /// Everything dirty in any file is acknowledged when this returns. The first error of a write-back, which stays
     /// recorded with its file.
     pub async fn flush_all(self: &Arc<Self>) -> Result<(), FsError> {
-        let files = self.dirty_files();
+        // All files, as a writer may be about to enter its own into the list of the dirty ones.
+        let files = self.live_files();
         join_all(files.iter().map(|f| f.drain(false))).await;
         files.iter().find_map(|f| f.error()).map_or(Ok(()), Err)
     }
@@ -199,6 +199,10 @@ impl DataPath {
         self.started.elapsed().as_millis() as Millis
     }
 
+    fn live_files(&self) -> Vec<Arc<FileData>> {
+        self.files.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
     fn dirty_files(&self) -> Vec<Arc<FileData>> {
         self.dirty.lock().values().cloned().collect()
     }
@@ -208,7 +212,7 @@ impl DataPath {
         let written = now.checked_sub(self.config.flush_delay.as_millis() as Millis);
         let read = now.saturating_sub(READ_AHEAD_KEPT);
         let mut files = self.dirty_files();
-        files.extend(self.readers.lock().values().filter_map(Weak::upgrade));
+        files.extend(self.readers.lock().drain().filter_map(|(_, f)| f.upgrade()));
         for file in files {
             file.tick(written, read);
         }

@@ -1,4 +1,4 @@
-//! Connections to chunkservers: dialled on demand, one for writes and one for reads to each.
+//! Connections to chunkservers, dialled on demand: to each one for small requests, and one for bulk in each direction.
 
 use super::core::latency::Latency;
 use super::core::retry::Outcome;
@@ -29,16 +29,33 @@ pub(super) struct Peer {
     id: u32,
     info: ServerInfo,
     endpoint: Endpoint,
-    lanes: [Connection; 2],
+    lanes: [Connection; 3],
     outstanding: AtomicUsize,
     health: Mutex<Health>,
 }
 
-/// Which of a peer's connections: bulk in one direction does not delay the other.
+/// Which of a peer's connections: a synced 4 KiB write does not wait behind megabytes. Nothing in flight depends on
+/// the order between two requests, so they may overtake each other.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Lane {
-    Write = 0,
-    Read = 1,
+    Small = 0,
+    BulkWrite = 1,
+    BulkRead = 2,
+}
+
+/// Requests up to so many bytes are small.
+const SMALL: usize = 64 << 10;
+
+impl Lane {
+    /// For a write of `len` bytes (0: a sync).
+    pub fn for_write(len: usize) -> Self {
+        if len <= SMALL { Self::Small } else { Self::BulkWrite }
+    }
+
+    /// For a read of `len` bytes.
+    pub fn for_read(len: usize) -> Self {
+        if len <= SMALL { Self::Small } else { Self::BulkRead }
+    }
 }
 
 #[derive(Default)]

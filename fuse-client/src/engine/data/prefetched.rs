@@ -103,6 +103,18 @@ impl Prefetched {
             .map(|(start, e)| Held { start: *start, end: e.end, content: e.content.clone() })
     }
 
+    /// Whether all of the range is here.
+    pub fn has(&self, range: Range<u64>) -> bool {
+        let mut at = range.start;
+        for held in self.overlapping(range.clone()) {
+            if held.start > at || !matches!(held.content, Content::Here(_)) {
+                return false;
+            }
+            at = held.end;
+        }
+        at >= range.end
+    }
+
     /// Forgets what overlaps the range: it is written, or was read.
     pub fn invalidate(&mut self, range: Range<u64>) {
         if self.ranges.is_empty() {

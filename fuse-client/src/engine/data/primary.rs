@@ -208,7 +208,8 @@ impl Replicas {
             return (Step::Relocate, "a later epoch is known".into());
         }
         let (header, meta, data) = request.encode(chunk, self.peers.session());
-        let call = self.peers.call(&peer, Lane::Write, header, &meta, data, ATTEMPT);
+        let lane = Lane::for_write(data.len());
+        let call = self.peers.call(&peer, lane, header, &meta, data, ATTEMPT);
         let moved = async {
             while changes.changed().await.is_ok() {
                 if self.locations.is_outdated(chunk) {

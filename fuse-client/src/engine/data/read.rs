@@ -19,6 +19,18 @@ struct Source {
     held: Option<Held>,
 }
 
+impl Source {
+    /// The bytes, if they are in memory.
+    fn here(&self) -> Option<Bytes> {
+        match &self.held {
+            Some(Held { start, content: Content::Here(data), .. }) => {
+                Some(data.slice((self.range.start - start) as usize..(self.range.end - start) as usize))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A read as far as memory can answer it.
 enum Plan {
     /// One source has all of it.
@@ -38,22 +50,19 @@ impl FileData {
         if !self.path.is_exclusive() {
             return None;
         }
-        let held = s.ahead.overlapping(range.clone()).next();
-        let data = match held {
-            Some(Held { start, end, content: Content::Here(data) })
-                if start <= range.start && range.end <= end && !s.dirty.touches(range.clone()) =>
-            {
-                data.slice((range.start - start) as usize..(range.end - start) as usize)
-            }
-            _ if s.dirty.touches(range.clone()) => {
-                let mut out = Buffer::new((range.end - range.start) as usize);
-                let gaps = s.dirty.overlay(range.start, out.as_mut_slice());
-                if !gaps.is_empty() {
-                    return None;
+        if !s.dirty.touches(range.clone()) && !s.ahead.has(range.clone()) {
+            return None;
+        }
+        let data = match s.plan(range.clone()) {
+            Plan::Single(source) => source.here()?,
+            Plan::Mixed(mut buffer, sources) => {
+                for source in sources {
+                    let at = (source.range.start - offset) as usize;
+                    let data = source.here()?;
+                    buffer.as_mut_slice()[at..at + data.len()].copy_from_slice(&data);
                 }
-                out.freeze()
+                buffer.freeze()
             }
-            _ => return None,
         };
         self.read_ahead(&mut s, range);
         Some(data)
@@ -69,6 +78,8 @@ impl FileData {
             }
             if self.path.is_exclusive() {
                 self.read_ahead(&mut s, range.clone());
+            } else {
+                s.ahead.clear();
             }
             s.plan(range)
         };

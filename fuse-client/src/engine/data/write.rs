@@ -29,11 +29,12 @@ impl FileData {
             return true;
         }
         let path = &self.path;
-        if !path.is_exclusive() || path.memory.is_short() {
+        if path.memory.is_short() {
             return false;
         }
         let mut s = self.state.lock();
-        if s.dirty.is_busy(range.clone()) || s.has_failed() {
+        // Looked at under the lock: once the mode has changed and the lock was taken, nothing becomes dirty.
+        if !path.is_exclusive() || s.dirty.is_busy(range.clone()) || s.has_failed() {
             return false;
         }
         let before = s.dirty.memory();
