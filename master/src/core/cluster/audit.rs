@@ -42,6 +42,11 @@ impl Audit {
         self.again = true;
     }
 
+    /// A member may be without its replica; whether it is cannot be told yet.
+    pub(super) fn doubt(&mut self) {
+        self.undecided = true;
+    }
+
     /// A server has confirmed what it holds.
     pub(super) fn confirmed(&mut self) {
         self.again |= self.undecided;
@@ -218,8 +223,9 @@ impl Cluster {
         {
             return Some(*lost);
         }
-        let undecided = !with.is_empty() && without.iter().any(|s| settled(*s).is_some());
-        self.audit.undecided |= undecided;
+        if !with.is_empty() && without.iter().any(|s| settled(*s).is_some()) {
+            self.audit.doubt();
+        }
         None
     }
 

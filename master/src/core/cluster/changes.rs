@@ -145,8 +145,10 @@ impl Cluster {
     }
 
     fn expect_epoch(&mut self, now: Millis, server: ServerId, record: &ChunkRecord) {
-        if let Some(s) = self.servers.get_mut(&server) {
-            s.replicas.tell(record.chunk, record.epoch, now);
+        let Some(s) = self.servers.get_mut(&server) else { return };
+        s.replicas.tell(record.chunk, record.epoch, now);
+        if record.has(server) && s.replicas.epoch(record.chunk).is_none() {
+            self.audit.doubt();
         }
     }
 
