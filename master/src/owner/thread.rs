@@ -16,7 +16,7 @@ use crate::core::scratch::Scratch;
 use crate::store::{Store, StoreError};
 use crate::{Config, Error};
 
-/// The most messages in a group.
+/// Messages in a group, about: none is added to so many.
 const GROUP: usize = 512;
 /// Between ticks of the cores.
 const TICK: Duration = Duration::from_millis(100);
@@ -67,7 +67,13 @@ impl Owner {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            group.extend(self.messages.try_iter().take(GROUP - group.len()));
+            let mut weight: usize = group.iter().map(weight).sum();
+            while weight < GROUP
+                && let Ok(message) = self.messages.try_recv()
+            {
+                weight += self::weight(&message);
+                group.push(message);
+            }
             let stop = group.iter().position(|m| matches!(m, Message::Stop));
             group.truncate(stop.unwrap_or(group.len()));
             self.turn(&mut group)?;
@@ -79,6 +85,11 @@ impl Owner {
     }
 
     fn turn(&mut self, group: &mut Vec<Message>) -> Stopped {
+        let ticks = Instant::now() >= self.next_tick;
+        if ticks {
+            self.next_tick = Instant::now() + TICK;
+            self.store.tend()?;
+        }
         let Self { store, state, .. } = self;
         let mut turn = Turn {
             room: store.room(),
@@ -90,9 +101,7 @@ impl Owner {
         for message in group.drain(..) {
             state.message(&mut turn, message);
         }
-        let now = Instant::now();
-        if now >= self.next_tick {
-            self.next_tick = now + TICK;
+        if ticks {
             state.tick(&mut turn);
         }
         let Turn { scratch, out, .. } = turn;
@@ -105,6 +114,14 @@ impl Owner {
             state.send(message);
         }
         Ok(())
+    }
+}
+
+/// How many messages this is.
+fn weight(message: &Message) -> usize {
+    match message {
+        Message::Client(_, messages) => messages.len(),
+        _ => 1,
     }
 }
 

@@ -1,26 +1,34 @@
-//! A store on disk: fjall, whose log is synced once a batch.
+//! A store on disk: fjall behind a log of our own, which is what is synced.
 
 use std::ops::Bound;
+use std::path::Path;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use super::log::{Full, Log};
 use super::{DataDir, Room, Store, StoreError};
-use crate::core::scratch::Batch;
+use crate::core::records::Counters;
+use crate::core::scratch::{Batch, Scratch};
 use crate::core::view::{View, ViewError, Visit};
 
 /// Blocks kept in memory, in bytes.
 const CACHE: u64 = 64 << 20;
 /// Where less is free, nothing is taken that makes the store larger: the engine, which writes its tables
-/// later than its log, must never be the one to find the disk full.
+/// later than its log, should not be the one to find the disk full.
 const RESERVE: u64 = 96 << 20;
 /// Where less is free, nothing is taken at all.
 const LAST_RESERVE: u64 = 48 << 20;
+/// Under this key the engine has the number of the last log record that it holds.
+const APPLIED: &[u8] = b"mapplied";
 
 /// Records on disk.
 pub struct DiskStore {
-    database: Database,
-    records: Keyspace,
+    engine: Engine,
+    log: Log,
+    /// The log holds it and the engine does not, since that has failed; reads see it.
+    unapplied: Batch,
+    failed: bool,
     dir: DataDir,
 }
 
@@ -28,21 +36,193 @@ impl DiskStore {
     /// Opens the store in a data directory, or makes a new one.
     ///
     /// # Errors
-    /// When the engine cannot read or write it.
+    /// When it cannot be read or written.
     pub fn open(dir: DataDir) -> Result<Self, StoreError> {
-        let database = Database::builder(dir.path().join("db"))
-            .cache_size(CACHE)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(engine)?;
-        let records = database
-            .keyspace("records", || KeyspaceCreateOptions::default().manual_journal_persist(true))
-            .map_err(engine)?;
-        Ok(Self { database, records, dir })
+        let (engine, log) = open(dir.path())?;
+        Ok(Self { engine, log, unapplied: Batch::new(), failed: false, dir })
+    }
+
+    /// Puts what is in the log into the engine. The log keeps it until the engine has it durably, so
+    /// an engine that fails does no harm: it is opened anew later.
+    fn apply(&mut self, number: u64, batch: Batch) {
+        if !self.failed {
+            match self.engine.apply(number, &batch, None) {
+                Ok(()) => return,
+                Err(e) => {
+                    tracing::error!("the store's engine has failed, changes wait in its log: {e}");
+                    self.failed = true;
+                }
+            }
+        }
+        self.unapplied.extend(batch);
+    }
+
+    /// Makes place in the log.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        if self.failed {
+            return Err(StoreError::NoSpace);
+        }
+        self.engine.persist()?;
+        self.log.restart();
+        Ok(())
+    }
+
+    fn free(&self) -> Option<u64> {
+        let fs = rustix::fs::statvfs(self.dir.path()).ok()?;
+        Some(fs.f_bavail.saturating_mul(fs.f_frsize))
     }
 }
 
-fn engine(error: fjall::Error) -> StoreError {
+/// Opens the engine and brings it up to date from the log.
+fn open(dir: &Path) -> Result<(Engine, Log), StoreError> {
+    let engine = Engine::open(dir)?;
+    let (log, records) = Log::open(dir, engine.applied()?)?;
+    for (number, batch) in records {
+        engine.apply(number, &batch, None)?;
+    }
+    Ok((engine, log))
+}
+
+impl View for DiskStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
+        match self.unapplied.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.engine.get(key),
+        }
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), ViewError> {
+        if self.unapplied.is_empty() {
+            return self.engine.scan(prefix, from, visit);
+        }
+        let mut merged = Scratch::new(&self.engine, Counters::default());
+        for (key, value) in &self.unapplied {
+            match value {
+                Some(value) => merged.put(key.clone(), value.clone()),
+                None => merged.delete(key.clone()),
+            }
+        }
+        merged.scan(prefix, from, visit)
+    }
+}
+
+impl Store for DiskStore {
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let mut appended = self.log.append(&batch)?;
+        if appended == Err(Full::Now) {
+            self.checkpoint()?;
+            appended = self.log.append(&batch)?;
+        }
+        match appended {
+            Ok(number) => {
+                self.apply(number, batch);
+                Ok(())
+            }
+            // Too large for the log: the engine has to be durable by itself.
+            Err(_) => {
+                self.checkpoint()?;
+                let number = self.log.skip();
+                self.engine.apply(number, &batch, Some(PersistMode::SyncAll))
+            }
+        }
+    }
+
+    fn room(&self) -> (Room, u64) {
+        let Some(free) = self.free() else { return (Room::Ample, 0) };
+        let room = match free {
+            _ if self.failed => Room::None,
+            f if f >= RESERVE => Room::Ample,
+            f if f >= LAST_RESERVE => Room::Scarce,
+            _ => Room::None,
+        };
+        (room, free.saturating_sub(RESERVE))
+    }
+
+    fn tend(&mut self) -> Result<(), StoreError> {
+        if !self.failed || self.free().is_some_and(|free| free < RESERVE) {
+            return Ok(());
+        }
+        self.engine.close();
+        (self.engine, self.log) = open(self.dir.path())?;
+        self.unapplied.clear();
+        self.failed = false;
+        tracing::info!("the store's engine works again");
+        Ok(())
+    }
+}
+
+/// fjall, with one keyspace.
+struct Engine {
+    open: Option<(Database, Keyspace)>,
+}
+
+impl Engine {
+    fn open(dir: &Path) -> Result<Self, StoreError> {
+        let database = Database::builder(dir.join("db"))
+            .cache_size(CACHE)
+            .manual_journal_persist(true)
+            .worker_threads(1)
+            .open()
+            .map_err(failed)?;
+        let records = database
+            .keyspace("records", || KeyspaceCreateOptions::default().manual_journal_persist(true))
+            .map_err(failed)?;
+        Ok(Self { open: Some((database, records)) })
+    }
+
+    /// Before it is opened anew: two must not hold one directory.
+    fn close(&mut self) {
+        self.open = None;
+    }
+
+    fn parts(&self) -> Result<&(Database, Keyspace), StoreError> {
+        self.open.as_ref().ok_or_else(|| StoreError::Engine("it is closed".into()))
+    }
+
+    fn applied(&self) -> Result<u64, StoreError> {
+        let value = self.get(APPLIED).map_err(|e| StoreError::Engine(e.to_string()))?;
+        let Some(value) = value else { return Ok(0) };
+        let number = value.as_ref().try_into().map_err(|_| StoreError::Engine("its mark is bad".into()))?;
+        Ok(u64::from_be_bytes(number))
+    }
+
+    fn apply(&self, number: u64, changes: &Batch, sync: Option<PersistMode>) -> Result<(), StoreError> {
+        let (database, records) = self.parts()?;
+        let mut batch = database.batch().durability(sync);
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(records, key.as_slice(), value.as_ref()),
+                None => batch.remove(records, key.as_slice()),
+            }
+        }
+        batch.insert(records, APPLIED, number.to_be_bytes());
+        batch.commit().map_err(failed)
+    }
+
+    fn persist(&self) -> Result<(), StoreError> {
+        self.parts()?.0.persist(PersistMode::SyncAll).map_err(failed)
+    }
+}
+
+impl View for Engine {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
+        let value = self.parts().map_err(unread)?.1.get(key).map_err(unread)?;
+        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), ViewError> {
+        let start = Bound::Included(from.max(prefix).to_vec());
+        for guard in self.parts().map_err(unread)?.1.range::<Vec<u8>, _>((start, after(prefix))) {
+            let (key, value) = guard.into_inner().map_err(unread)?;
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => StoreError::NoSpace,
         other => StoreError::Engine(other.to_string()),
@@ -65,44 +245,70 @@ fn after(prefix: &[u8]) -> Bound<Vec<u8>> {
     Bound::Unbounded
 }
 
-impl View for DiskStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        let value = self.records.get(key).map_err(unread)?;
-        Ok(value.map(|v| Bytes::copy_from_slice(&v)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &str, value: &str) -> Batch {
+        Batch::from([(key.into(), Some(Bytes::from(value.to_owned())))])
     }
 
-    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), ViewError> {
-        let start = Bound::Included(from.max(prefix).to_vec());
-        for guard in self.records.range::<Vec<u8>, _>((start, after(prefix))) {
-            let (key, value) = guard.into_inner().map_err(unread)?;
-            if !visit(&key, &value) {
-                break;
-            }
+    fn open_at(path: &Path) -> DiskStore {
+        DiskStore::open(DataDir::open(path).unwrap()).unwrap()
+    }
+
+    fn all(store: &DiskStore) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        store
+            .scan(b"k", b"k", &mut |key, value| {
+                all.push((text(key), text(value)));
+                true
+            })
+            .unwrap();
+        all
+    }
+
+    #[test]
+    fn what_is_only_in_the_log_is_there_after_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open_at(dir.path());
+        store.commit(put("k1", "a")).unwrap();
+        store.commit(put("k2", "b")).unwrap();
+        // As a crash leaves it: the log as it is, the engine as it was before.
+        let crashed = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("log"), crashed.path().join("log")).unwrap();
+        std::fs::copy(dir.path().join("FORMAT"), crashed.path().join("FORMAT")).unwrap();
+        let store = open_at(crashed.path());
+        assert_eq!(all(&store), [("k1".into(), "a".into()), ("k2".into(), "b".into())]);
+    }
+
+    #[test]
+    fn an_engine_that_has_failed_is_opened_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open_at(dir.path());
+        store.commit(put("k1", "a")).unwrap();
+        store.failed = true;
+        store.commit(put("k2", "b")).unwrap();
+        store.commit(Batch::from([(b"k1".to_vec(), None)])).unwrap();
+        assert_eq!((all(&store), store.room().0), (vec![("k2".into(), "b".into())], Room::None));
+        store.tend().unwrap();
+        assert_eq!((all(&store), store.room().0), (vec![("k2".into(), "b".into())], Room::Ample));
+    }
+
+    #[test]
+    fn the_log_goes_round_and_large_batches_go_past_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let value = "x".repeat(3 << 20);
+        let mut store = open_at(dir.path());
+        for i in 0..12 {
+            store.commit(put(&format!("k{i:02}"), &value)).unwrap();
         }
-        Ok(())
-    }
-}
-
-impl Store for DiskStore {
-    fn commit(&mut self, changes: Batch) -> Result<(), StoreError> {
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(&self.records, key, value.as_ref()),
-                None => batch.remove(&self.records, key),
-            }
-        }
-        batch.commit().map_err(engine)
-    }
-
-    fn room(&self) -> (Room, u64) {
-        let Ok(fs) = rustix::fs::statvfs(self.dir.path()) else { return (Room::Ample, 0) };
-        let free = fs.f_bavail.saturating_mul(fs.f_frsize);
-        let room = match free {
-            f if f >= RESERVE => Room::Ample,
-            f if f >= LAST_RESERVE => Room::Scarce,
-            _ => Room::None,
-        };
-        (room, free.saturating_sub(RESERVE))
+        store.commit(put("khuge", &value.repeat(6))).unwrap();
+        store.commit(put("klast", "z")).unwrap();
+        let before = all(&store);
+        assert_eq!(before.len(), 14);
+        drop(store);
+        assert!(all(&open_at(dir.path())) == before);
     }
 }

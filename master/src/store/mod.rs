@@ -2,6 +2,7 @@
 
 mod directory;
 mod disk;
+mod log;
 mod memory;
 
 use std::path::PathBuf;
@@ -34,6 +35,14 @@ pub trait Store: View + Send {
 
     /// How much more it can take, and bytes free for it.
     fn room(&self) -> (Room, u64);
+
+    /// Called now and then: repairs itself, where it can.
+    ///
+    /// # Errors
+    /// When it could not, and is of no use any more.
+    fn tend(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// Why a store cannot be opened or written.
@@ -66,6 +75,14 @@ pub enum StoreError {
         found: String,
         /// What is understood.
         known: String,
+    },
+    /// The engine has lost what it had made durable.
+    #[error("the store is damaged: its engine has changes up to {applied}, its log those from {logged} on")]
+    Gap {
+        /// The last change in the engine.
+        applied: u64,
+        /// The first in the log that the engine lacks.
+        logged: u64,
     },
     /// No space on its disk.
     #[error("no space left for the store")]
