@@ -155,7 +155,9 @@ impl Inodes {
                 slot.inode.local.lock().orphan = true;
                 Unnamed::Open
             }
-            Some(_) => {
+            Some(slot) => {
+                // Write-back that is under way need not complain any more.
+                slot.inode.local.lock().orphan = true;
                 slots.remove(&inode);
                 Unnamed::Unused
             }

@@ -162,7 +162,7 @@ impl Engine {
     /// The first error of write-back: what could not be written is lost.
     pub async fn stop(&self) -> Result<(), FsError> {
         let result = self.write_back_all().await;
-        self.session.close();
+        self.session.close().await;
         result
     }
 

@@ -29,11 +29,15 @@ pub struct NewNode {
     pub target: Bytes,
 }
 
-fn checked(name: &[u8]) -> Result<Bytes, FsError> {
+fn check(name: &[u8]) -> Result<(), FsError> {
     if name.len() > LONGEST_NAME {
         return Err(FsError::Refused { errno: libc::ENAMETOOLONG, detail: String::new() });
     }
-    Ok(Bytes::copy_from_slice(name))
+    Ok(())
+}
+
+fn checked(name: &[u8]) -> Result<Bytes, FsError> {
+    check(name).map(|()| Bytes::copy_from_slice(name))
 }
 
 impl Engine {
@@ -42,6 +46,7 @@ impl Engine {
     /// # Errors
     /// Those of the master; outages.
     pub async fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<FileAttr>, FsError> {
+        check(name)?;
         let (asked, ahead) = {
             let mut cache = self.cache.lock();
             match cache.lookup(parent, name) {
@@ -53,17 +58,17 @@ impl Engine {
                 Found::Unknown => (cache.asking(), cache.missed(parent)),
             }
         };
-        let name = checked(name)?;
         if let Some(ahead) = ahead {
             self.read_directory_ahead(parent, ahead);
         }
-        let reply = self.session.call(Op::Lookup(rpc::Lookup { parent, name: name.clone() })).await;
+        let lookup = rpc::Lookup { parent, name: Bytes::copy_from_slice(name) };
+        let reply = self.session.call(Op::Lookup(lookup)).await;
         let found = match reply {
             Ok(reply) => Some(attr_of(reply)?),
             Err(e) if is_errno(&e, libc::ENOENT) => None,
             Err(e) => return Err(e),
         };
-        self.cache.lock().learn_entry(asked, parent, &name, found.as_ref());
+        self.cache.lock().learn_entry(asked, parent, name, found.as_ref());
         Ok(found.map(|a| self.seen(a)))
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use cairn_proto::rpc::{self, op::Op};
 
 use super::inode::{Forgotten, InUse};
-use super::{Engine, FsError, attr_of};
+use super::{Engine, FsError, attr_of, is_errno};
 
 /// The master's size and mtime of a file that is being written lag behind by at most about this.
 const TELL_EVERY: Duration = Duration::from_secs(2);
@@ -85,12 +85,20 @@ impl Engine {
     }
 
     async fn write_back(&self, file: &Arc<InUse>) {
-        if let Err(e) = file.data.flush().await {
-            tracing::error!(inode = file.inode, error = %e, "closed file could not be written back");
+        let flushed = file.data.flush().await;
+        let told = self.tell(file).await;
+        if matches!(&told, Err(e) if is_gone(e)) {
+            // Deleted meanwhile, here or elsewhere.
+            file.local.lock().orphan = true;
         }
-        if let Err(e) = self.tell(file).await {
-            // Stays in the table: the periodic round tries again.
-            tracing::warn!(inode = file.inode, error = %e, "size and times of a closed file could not be recorded yet");
+        if !file.local.lock().orphan {
+            if let Err(e) = flushed {
+                tracing::error!(inode = file.inode, error = %e, "a closed file could not be written back");
+            }
+            if let Err(e) = told {
+                // Stays in the table: the periodic round tries again.
+                tracing::warn!(inode = file.inode, error = %e, "a closed file's size could not be recorded yet");
+            }
         }
         self.forget_if_done(file);
     }
@@ -143,4 +151,8 @@ pub(super) async fn tell_periodically(engine: Weak<Engine>) {
             tokio::task::spawn_blocking(move || upper.drop_names(evicted));
         }
     }
+}
+
+fn is_gone(error: &FsError) -> bool {
+    is_errno(error, libc::ESTALE) || is_errno(error, libc::ENOENT)
 }

@@ -22,6 +22,7 @@ use super::core::window::{Window, changes};
 use crate::engine::error::FsError;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const LEAVE: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MOST: Duration = Duration::from_secs(1);
 
@@ -72,6 +73,7 @@ pub struct Session {
     state: Mutex<State>,
     room: Notify,
     closing: Notify,
+    ended: Notify,
     events: mpsc::UnboundedSender<SessionEvent>,
 }
 
@@ -89,6 +91,7 @@ impl Session {
             state: Mutex::default(),
             room: Notify::new(),
             closing: Notify::new(),
+            ended: Notify::new(),
             events,
         });
         let deadline = tokio::time::Instant::now() + session.config.outage;
@@ -152,8 +155,9 @@ impl Session {
         self.send(Up::EventAck(EventAck { id }));
     }
 
-    /// Ends the session. Everything unanswered fails.
-    pub fn close(&self) {
+    /// Ends the session. Everything unanswered fails. Waits a little for the master to take leave.
+    pub async fn close(&self) {
+        let ended = self.ended.notified();
         self.send(Up::Goodbye(Goodbye {}));
         let waiters = {
             let mut state = self.state.lock();
@@ -164,6 +168,9 @@ impl Session {
         drop(waiters);
         self.room.notify_waiters();
         self.closing.notify_one();
+        if tokio::time::timeout(LEAVE, ended).await.is_err() {
+            tracing::info!("the master did not take leave; it will notice that the session has ended");
+        }
     }
 
     fn send(&self, msg: Up) {
@@ -232,12 +239,12 @@ impl Session {
 
     async fn run(self: Arc<Self>, mut down: Streaming<MasterMessage>) {
         loop {
-            tokio::select! {
-                () = self.read(&mut down) => {}
-                () = self.closing.notified() => return,
-            }
+            self.read(&mut down).await;
             self.state.lock().up = None;
-            let Some(next) = self.reconnect().await else { return };
+            let Some(next) = self.reconnect().await else {
+                self.ended.notify_waiters();
+                return;
+            };
             let welcome = next.welcome.clone();
             down = self.adopt(next);
             tracing::info!(session = welcome.session, renewed = welcome.renewed, "the master is back");
