@@ -28,11 +28,8 @@ pub enum Error {
     /// The server failed.
     #[error("serving failed: {0}")]
     Serve(#[from] tonic::transport::Error),
-    /// A thread could not be started.
-    #[error("cannot start a thread: {0}")]
-    Thread(std::io::Error),
-    /// The owner's thread ended without a word: a bug.
-    #[error("the master's owner thread has failed; its log says why")]
+    /// The owner's state was lost in the middle of a turn: a bug.
+    #[error("the master has failed inside; what it last wrote to its log says where")]
     Owner,
 }
 

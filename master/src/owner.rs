@@ -1,24 +1,36 @@
-//! The thread that owns the master's state, and the handle by which the shells talk to it.
+//! The owner of the master's state, and the handle by which the shells talk to it.
+//!
+//! The owner is not a thread of its own but a role: whoever delivers a message takes it on if nobody has it,
+//! and then does all that waits, as one group. So a request that comes alone is executed, committed and
+//! answered where it was read, without two wake-ups of another thread (which cost as much as the
+//! commit); and of many that come at once one does the work of all. Commits block the runtime's thread that
+//! they run on; it is never more than one.
 
+mod actor;
 mod admin;
 mod clients;
 mod operations;
 mod state;
-mod thread;
 mod turn;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 
 use cairn_proto::rpc;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::core::cluster::{self, LinkId};
 use crate::core::sessions::ConnectionId;
 
-pub(crate) use thread::{Owner, Stopped};
+pub(crate) use actor::{Owner, Stopped};
+
+/// Messages in a group, about: none is added to so many.
+const GROUP: usize = 512;
+/// Groups that one caller does in a row, before somebody else has to go on.
+const ROUNDS: usize = 8;
 
 /// Where messages for a mount's connection go. An error is the last thing sent. When the owner drops it,
 /// the stream ends.
@@ -47,22 +59,37 @@ pub(crate) enum Message {
     Status(oneshot::Sender<rpc::StatusReply>),
     /// For people: where a file's chunks are.
     File(u64, oneshot::Sender<Result<rpc::FileReply, Status>>),
-    /// End all connections, then the thread.
+    /// Time has passed.
+    Tick,
+    /// End all connections; nothing is done after that.
     Stop,
 }
 
-/// Talks to the owner. Cheap to clone; never blocks.
-#[derive(Clone, Debug)]
+/// Talks to the owner. Cheap to clone.
+#[derive(Clone)]
 pub struct OwnerHandle {
-    queue: mpsc::Sender<Message>,
-    next_id: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for OwnerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnerHandle").field("waiting", &self.shared.queue.lock().len()).finish()
+    }
+}
+
+struct Shared {
+    queue: Mutex<VecDeque<Message>>,
+    /// Locked by whoever has the role. `None`: it is over, or a turn of it has panicked.
+    owner: Mutex<Option<Box<Owner>>>,
+    next_id: AtomicU64,
 }
 
 impl OwnerHandle {
-    /// A handle, and the queue that its messages arrive on.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Message>) {
-        let (queue, messages) = mpsc::channel();
-        (Self { queue, next_id: Arc::new(AtomicU64::new(1)) }, messages)
+    /// A handle to an owner.
+    pub(crate) fn new(owner: Owner) -> Self {
+        let owner = Mutex::new(Some(Box::new(owner)));
+        let shared = Shared { queue: Mutex::default(), owner, next_id: AtomicU64::new(1) };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Delivers an event to the cluster core. Events from one caller arrive in order.
@@ -85,12 +112,81 @@ impl OwnerHandle {
     }
 
     fn fresh_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+        self.shared.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Delivers a message. Those of one caller arrive in order.
+    /// Delivers a message, and does what waits unless somebody else is at it. Messages of one caller
+    /// arrive in order.
     pub(crate) fn tell(&self, message: Message) {
-        // The owner ends only with the process: whoever still talks then is about to be stopped.
-        let _ = self.queue.send(message);
+        self.shared.queue.lock().push_back(message);
+        self.work();
+    }
+
+    fn work(&self) {
+        for _ in 0..ROUNDS {
+            if !self.shared.one_group() {
+                return;
+            }
+        }
+        // The caller has its own to do: its connection must not starve for the others.
+        let handle = self.clone();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move { handle.work() })),
+            Err(_) => while handle.shared.one_group() {},
+        }
+    }
+}
+
+impl Shared {
+    /// Does one group, if there is one and the role is free. Says whether more waits for this caller.
+    fn one_group(&self) -> bool {
+        {
+            // Whoever has the role looks at the queue again after giving it up, and so sees our message.
+            let Some(mut slot) = self.owner.try_lock() else { return false };
+            let group = take_group(&mut self.queue.lock());
+            // Out of its slot during the turn: should that panic, nobody goes on with what it leaves.
+            let Some(owner) = slot.take() else { return false };
+            *slot = if group.is_empty() { Some(owner) } else { owner.turn(group) };
+        }
+        !self.queue.lock().is_empty()
+    }
+}
+
+/// What is executed and committed together.
+fn take_group(queue: &mut VecDeque<Message>) -> Vec<Message> {
+    let (mut count, mut weight) = (0, 0);
+    for message in queue.iter() {
+        if weight >= GROUP {
+            break;
+        }
+        weight += match message {
+            Message::Client(_, messages) => messages.len(),
+            _ => 1,
+        };
+        count += 1;
+    }
+    queue.drain(..count).collect()
+}
+
+/// For tests of the shells: what an owner that never comes to its work has been told.
+#[cfg(test)]
+pub(crate) struct Recorded(Arc<Shared>);
+
+#[cfg(test)]
+impl OwnerHandle {
+    /// A handle whose messages only pile up.
+    pub(crate) fn recorded() -> (Self, Recorded) {
+        let shared = Shared { queue: Mutex::default(), owner: Mutex::new(None), next_id: AtomicU64::new(1) };
+        let shared = Arc::new(shared);
+        std::mem::forget(shared.owner.lock());
+        (Self { shared: Arc::clone(&shared) }, Recorded(shared))
+    }
+}
+
+#[cfg(test)]
+impl Recorded {
+    /// The next message, if there is one.
+    pub(crate) fn try_recv(&self) -> Result<Message, &'static str> {
+        self.0.queue.lock().pop_front().ok_or("nothing was said")
     }
 }

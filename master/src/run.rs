@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -25,6 +26,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections have so long to end when the master stops.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Between ticks of the cores.
+const TICK: Duration = Duration::from_millis(100);
+
 /// Runs a master until `shutdown` is done. `ready` is called once it serves, with the address it has.
 ///
 /// # Errors
@@ -41,19 +45,15 @@ pub async fn run(
     let addr = listener.local_addr().map_err(failed)?;
     let config = Config { listen: addr, ..config };
 
-    let (handle, messages) = OwnerHandle::new();
+    let (ended, mut end) = oneshot::channel::<Stopped>();
     let owner = tokio::task::spawn_blocking(move || {
         let store = DiskStore::open(DataDir::open(&config.data)?)?;
-        Owner::restore(Box::new(store), config, messages)
+        Owner::restore(Box::new(store), config, ended)
     });
     let owner = owner.await.map_err(|_| Error::Owner)??;
-    let identity = owner.identity();
-    tracing::info!(%addr, chunk_size = identity.chunk_size, "the master serves");
-    let (ended, mut end) = oneshot::channel::<Stopped>();
-    std::thread::Builder::new()
-        .name("owner".into())
-        .spawn(move || ended.send(owner.run()))
-        .map_err(Error::Thread)?;
+    tracing::info!(%addr, chunk_size = owner.identity().chunk_size, "the master serves");
+    let handle = OwnerHandle::new(owner);
+    let ticks = tokio::spawn(tick(handle.clone()));
 
     let (stop, stopped) = oneshot::channel::<()>();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -76,6 +76,7 @@ pub async fn run(
     };
     // The owner ends first: with it go all senders, and so all streams, which the server waits for.
     handle.tell(Message::Stop);
+    ticks.abort();
     let outcome = match early {
         Some(ended) => ended,
         None => end.await,
@@ -85,6 +86,15 @@ pub async fn run(
         served.map_err(|_| Error::Owner)??;
     }
     outcome.map_err(|_| Error::Owner)?.map_err(Error::from)
+}
+
+async fn tick(owner: OwnerHandle) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        owner.tell(Message::Tick);
+    }
 }
 
 fn check(config: &Config) -> Result<(), Error> {

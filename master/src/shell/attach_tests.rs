@@ -18,7 +18,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::AttachService;
 use crate::core::cluster::Event;
-use crate::owner::{Message, OwnerHandle};
+use crate::owner::{Message, OwnerHandle, Recorded};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -77,8 +77,8 @@ fn register(addr: SocketAddr) -> rpc::Register {
 }
 
 /// The service alone; what it tells the owner comes out of the queue.
-async fn recorded() -> (SocketAddr, std::sync::mpsc::Receiver<Message>) {
-    let (owner, queue) = OwnerHandle::new();
+async fn recorded() -> (SocketAddr, Recorded) {
+    let (owner, queue) = OwnerHandle::recorded();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let server = tonic::transport::Server::builder().add_service(AttachService::server(owner));
@@ -86,7 +86,7 @@ async fn recorded() -> (SocketAddr, std::sync::mpsc::Receiver<Message>) {
     (addr, queue)
 }
 
-async fn next(queue: &std::sync::mpsc::Receiver<Message>) -> Message {
+async fn next(queue: &Recorded) -> Message {
     let deadline = Instant::now() + SOON;
     loop {
         match queue.try_recv() {
@@ -178,7 +178,7 @@ impl Master {
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, addr) = oneshot::channel();
-        let task = tokio::spawn(crate::run(config, |a| drop(ready.send(a)), async {
+        let task = tokio::spawn(crate::run(config, |a| _ = ready.send(a), async {
             let _ = stopped.await;
         }));
         Self { addr: addr.await.unwrap(), stop, task, data }

@@ -1,10 +1,10 @@
-//! The owner's loop: drain, execute, commit, answer.
+//! A turn of the owner: execute a group, commit, answer.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_proto::rpc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::Message;
@@ -16,36 +16,29 @@ use crate::core::scratch::Scratch;
 use crate::store::{Store, StoreError};
 use crate::{Config, Error};
 
-/// Messages in a group, about: none is added to so many.
-const GROUP: usize = 512;
-/// Between ticks of the cores.
-const TICK: Duration = Duration::from_millis(100);
-
-/// How the owner's thread ended: as asked, or because the store failed.
+/// How the owner ended: as asked, or because the store failed.
 pub(crate) type Stopped = Result<(), StoreError>;
 
-/// The owner, not yet running.
+/// The master's state, and the store under it.
 pub(crate) struct Owner {
     store: Box<dyn Store>,
     state: State,
-    messages: Receiver<Message>,
     started: Instant,
-    next_tick: Instant,
+    ended: oneshot::Sender<Stopped>,
 }
 
 impl Owner {
-    /// Restores the state from the store.
+    /// Restores the state from the store. `ended` is told how it ends; it is dropped when a turn panics.
     ///
     /// # Errors
     /// When the store cannot be read, or a new cluster not be written.
     pub(crate) fn restore(
         mut store: Box<dyn Store>,
         config: Config,
-        messages: Receiver<Message>,
+        ended: oneshot::Sender<Stopped>,
     ) -> Result<Self, Error> {
-        let started = Instant::now();
         let state = State::restore(store.as_mut(), config, Millis(0), wall())?;
-        Ok(Self { store, state, messages, started, next_tick: started })
+        Ok(Self { store, state, started: Instant::now(), ended })
     }
 
     /// What the cluster is.
@@ -53,41 +46,24 @@ impl Owner {
         self.state.identity
     }
 
-    /// Runs until it is told to stop.
-    ///
-    /// # Errors
-    /// When a commit failed: what is in memory is then ahead of the store, and only a restart makes
-    /// them one again.
-    pub(crate) fn run(mut self) -> Stopped {
-        let mut group = Vec::with_capacity(GROUP);
-        loop {
-            let wait = self.next_tick.saturating_duration_since(Instant::now());
-            match self.messages.recv_timeout(wait) {
-                Ok(message) => group.push(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            let mut weight: usize = group.iter().map(weight).sum();
-            while weight < GROUP
-                && let Ok(message) = self.messages.try_recv()
-            {
-                weight += self::weight(&message);
-                group.push(message);
-            }
-            let stop = group.iter().position(|m| matches!(m, Message::Stop));
-            group.truncate(stop.unwrap_or(group.len()));
-            self.turn(&mut group)?;
-            if stop.is_some() {
-                self.state.dismiss();
-                return Ok(());
-            }
+    /// Executes a group, commits what it changed, and answers. `None`: it has ended.
+    pub(super) fn turn(mut self: Box<Self>, mut group: Vec<Message>) -> Option<Box<Self>> {
+        let stop = group.iter().position(|m| matches!(m, Message::Stop));
+        group.truncate(stop.unwrap_or(group.len()));
+        let outcome = self.execute(group);
+        if stop.is_none() && outcome.is_ok() {
+            return Some(self);
         }
+        self.state.dismiss();
+        // After a failed commit, what is in memory is ahead of the store; only a restart makes them one again.
+        let Self { store, ended, .. } = *self;
+        drop(store);
+        let _ = ended.send(outcome);
+        None
     }
 
-    fn turn(&mut self, group: &mut Vec<Message>) -> Stopped {
-        let ticks = Instant::now() >= self.next_tick;
-        if ticks {
-            self.next_tick = Instant::now() + TICK;
+    fn execute(&mut self, group: Vec<Message>) -> Stopped {
+        if group.iter().any(|m| matches!(m, Message::Tick)) {
             self.store.tend()?;
         }
         let Self { store, state, .. } = self;
@@ -98,11 +74,8 @@ impl Owner {
             now: Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)),
             wall: wall(),
         };
-        for message in group.drain(..) {
+        for message in group {
             state.message(&mut turn, message);
-        }
-        if ticks {
-            state.tick(&mut turn);
         }
         let Turn { scratch, out, .. } = turn;
         let (batch, counters) = scratch.into_batch();
@@ -114,14 +87,6 @@ impl Owner {
             state.send(message);
         }
         Ok(())
-    }
-}
-
-/// How many messages this is.
-fn weight(message: &Message) -> usize {
-    match message {
-        Message::Client(_, messages) => messages.len(),
-        _ => 1,
     }
 }
 
@@ -152,6 +117,7 @@ impl State {
                 let file = self.file(turn, inode);
                 turn.out.push(Outgoing::File(to, file));
             }
+            Message::Tick => self.tick(turn),
             // Taken out of the group before.
             Message::Stop => {}
         }
