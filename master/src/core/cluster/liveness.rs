@@ -17,6 +17,8 @@ const DISKS: usize = 256;
 const PIECE: usize = 16_384;
 /// Replicas of one server, at most.
 const REPLICAS: usize = 1 << 26;
+/// Replicas of a server that are looked at, one by one, before it is given a lease.
+const FENCED: usize = 32_768;
 /// Servers that died no longer ago than this (milliseconds) count as gone together.
 const TOGETHER_MS: u64 = 300_000;
 
@@ -89,9 +91,24 @@ impl Cluster {
         }
         if report.last {
             let reported = server.incoming.take().unwrap_or_default();
+            let returns = server.state != State::Alive && reported.len() <= FENCED;
+            let chunks: Vec<_> = reported.keys().copied().filter(|_| returns).collect();
             server.replicas.replace(reported, work.now, self.settings.doubt_ms);
             server.watch.listed();
             self.settled();
+            self.fence(work, id, &chunks);
+        }
+    }
+
+    /// A server that comes back hears at once of the epochs that it missed, and so before its lease, even
+    /// where a former master was to tell it. (With more replicas than [`FENCED`] it hears of them in the course of the audit.)
+    fn fence(&mut self, work: &mut Work<'_>, id: ServerId, chunks: &[ChunkId]) {
+        for chunk in chunks {
+            let Some(record) = work.chunk(*chunk) else { continue };
+            let held = self.servers.get(&id).and_then(|s| s.replicas.epoch(*chunk));
+            if held.is_some_and(|held| held < record.epoch) {
+                self.tell_epoch(work, id, &record);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ fn step(w: &mut World) {
     let n = w.below(w.fakes.len());
     match w.random() % 24 {
         0..6 => drop({
-            let written = w.random() % 8 != 0;
+            let written = !w.random().is_multiple_of(8);
             w.allocate(written)
         }),
         6 => {
@@ -19,7 +19,7 @@ fn step(w: &mut World) {
             }
         }
         7 => {
-            let seen = w.random() % 2 == 0;
+            let seen = w.random().is_multiple_of(2);
             w.kill(n, seen);
         }
         8 | 9 => restart(w, n),
@@ -36,9 +36,9 @@ fn step(w: &mut World) {
         19 => drop(
             w.fakes[n]
                 .replicas
-                .insert(1_000_000 + w.now.0, super::world::Replica { epoch: 3, in_sync: Vec::new() }),
+                .insert(1_000_000 + w.now.0, super::fake::Replica { epoch: 3, in_sync: Vec::new() }),
         ),
-        20 if w.random() % 4 == 0 => w.restart_master_gently(),
+        20 if w.random().is_multiple_of(4) => w.restart_master_gently(),
         _ => {
             let ms = 100 * (1 + w.random() % 20);
             w.run(ms);
@@ -66,7 +66,7 @@ fn problem(w: &mut World) {
     let Some(link) = w.fakes[from].link.filter(|_| w.fakes[from].running && !w.fakes[from].hung) else {
         return;
     };
-    let epoch = record.epoch.0 - u64::from(w.random() % 8 == 0);
+    let epoch = record.epoch.0 - u64::from(w.random().is_multiple_of(8));
     let problem =
         rpc::ReplicaProblem { req: 1, chunk: chunk.0, epoch, failed: vec![failed.0], ..Default::default() };
     w.deliver(Event::Problem { link, problem });
@@ -76,7 +76,7 @@ fn client_report(w: &mut World) {
     let Some(chunk) = any_chunk(w) else { return };
     let record = w.store.chunks[&chunk].clone();
     let servers = vec![record.in_sync[w.below(record.in_sync.len())]];
-    let epoch = Epoch(record.epoch.0 - u64::from(w.random() % 8 == 0));
+    let epoch = Epoch(record.epoch.0 - u64::from(w.random().is_multiple_of(8)));
     let answers = w.answers.len();
     let failure = rpc::Failure::Unreachable;
     w.deliver(Event::ClientReport { token: Token(1), chunk, epoch, servers, failure });

@@ -206,7 +206,7 @@ fn deleted_chunks_go_from_every_server_even_one_that_was_away() {
 #[test]
 fn an_unknown_chunk_is_left_alone_for_its_grace() {
     let mut w = world_with_chunks(3, 1);
-    w.fakes[0].replicas.insert(999, super::world::Replica { epoch: 1, in_sync: vec![1] });
+    w.fakes[0].replicas.insert(999, super::fake::Replica { epoch: 1, in_sync: vec![1] });
     w.run(50_000);
     assert!(w.fakes[0].replicas.contains_key(&999));
     w.run(20_000);
@@ -252,4 +252,18 @@ fn space_is_that_of_the_live_servers_divided_by_the_copies() {
     assert_eq!(w.cluster.totals(), Totals { total_bytes: 1 << 40, free_bytes: 1 << 39 });
     w.kill(0, true);
     assert_eq!(w.cluster.totals().total_bytes, 2 * (1 << 40) / 3);
+}
+
+#[test]
+fn a_server_that_slept_through_a_master_is_fenced_by_its_own_list() {
+    let mut w = world_with_chunks(3, 10);
+    w.kill(1, true);
+    w.run(1_000);
+    w.restart_master();
+    w.fakes[1].lease_until = crate::core::Millis(0);
+    w.start(1);
+    // It lists what it holds before its first heartbeat, as real ones do.
+    w.send_report(1);
+    let epochs = w.fakes[1].inbox.iter().filter(|c| matches!(c.cmd, Some(Cmd::SetEpoch(_)))).count();
+    assert_eq!(epochs, 10);
 }

@@ -1,12 +1,12 @@
 //! A store and chunkservers that do what they are told, around a real cluster core.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_proto::digest::replica_hash;
 use cairn_proto::{ChunkId, Epoch, InodeId, ServerId, rpc};
-use rpc::master_command::Cmd;
 
 use super::super::*;
+use super::fake::{FakeServer, Replica};
 
 /// Records of chunks and garbage.
 #[derive(Default)]
@@ -25,38 +25,6 @@ impl ChunkView for Store {
     }
     fn garbage_from(&self, from: ChunkId, limit: usize) -> Vec<GarbageRecord> {
         self.garbage.range(from..).take(limit).map(|(_, r)| r.clone()).collect()
-    }
-}
-
-/// A replica at a fake chunkserver.
-#[derive(Clone, Debug)]
-pub struct Replica {
-    pub epoch: u64,
-    pub in_sync: Vec<u32>,
-}
-
-#[derive(Default)]
-pub struct FakeServer {
-    pub running: bool,
-    pub hung: bool,
-    pub link: Option<LinkId>,
-    pub incarnation: u64,
-    pub id: u32,
-    pub replicas: BTreeMap<u64, Replica>,
-    pub inbox: VecDeque<rpc::MasterCommand>,
-    /// When each heartbeat that has not been acknowledged was sent.
-    beats: BTreeMap<u64, Millis>,
-    next_beat: u64,
-    pub lease_until: Millis,
-    pub reports: usize,
-    pub registered: bool,
-    /// It has been given a lease on this connection.
-    pub acked: bool,
-}
-
-impl FakeServer {
-    pub fn digest(&self) -> u64 {
-        self.replicas.iter().fold(0, |sum, (c, r)| sum.wrapping_add(replica_hash(*c, r.epoch)))
     }
 }
 
@@ -285,127 +253,13 @@ impl World {
         self.deliver(Event::ChunkDeleted { chunk, servers });
     }
 
-    /// Every fake server does what it was told, until all is quiet.
-    pub fn settle(&mut self) {
-        for _ in 0..10_000 {
-            let mut quiet = true;
-            for n in 0..self.fakes.len() {
-                let fake = &mut self.fakes[n];
-                if !fake.running || fake.hung {
-                    continue;
-                }
-                if let Some(command) = fake.inbox.pop_front() {
-                    quiet = false;
-                    self.obey(n, command);
-                }
-            }
-            if quiet {
-                return self.check_beliefs();
-            }
-        }
-        panic!("commands without end");
-    }
-
-    fn obey(&mut self, n: usize, command: rpc::MasterCommand) {
-        let Some(link) = self.fakes[n].link else { return };
-        match command.cmd.unwrap() {
-            Cmd::Registered(registered) => {
-                self.fakes[n].id = registered.id;
-                self.fakes[n].registered = true;
-                self.beat(n);
-            }
-            Cmd::Ack(ack) => {
-                let fake = &mut self.fakes[n];
-                let sent = fake.beats.remove(&ack.seq).unwrap();
-                fake.lease_until = fake.lease_until.max(sent.plus(LEASE_MS));
-                fake.acked = true;
-            }
-            Cmd::ReportWanted(_) => self.send_report(n),
-            Cmd::Chunk(reply) => {
-                self.take_epoch(n, reply.chunk.as_ref().unwrap());
-                self.replies.push(reply);
-            }
-            Cmd::SetEpoch(info) => self.take_epoch(n, &info),
-            Cmd::Delete(delete) => {
-                for chunk in delete.chunks {
-                    self.fakes[n].replicas.remove(&chunk);
-                }
-                let done = rpc::CommandDone { command: command.id, ok: true, detail: String::new() };
-                self.deliver(Event::Done { link, done });
-            }
-            Cmd::AddReplica(add) => self.add_replica(n, command.id, &add),
-            Cmd::Servers(_) => {}
-        }
-    }
-
-    fn send_report(&mut self, n: usize) {
-        let fake = &mut self.fakes[n];
-        fake.reports += 1;
-        let link = fake.link.unwrap();
-        let all: Vec<_> = fake
-            .replicas
-            .iter()
-            .map(|(chunk, r)| rpc::Replica { chunk: *chunk, epoch: r.epoch, ..Default::default() })
-            .collect();
-        let pieces = all.len().div_ceil(7).max(1);
-        for piece in 0..pieces {
-            let replicas = all.iter().skip(piece * 7).take(7).cloned().collect();
-            let report = rpc::ChunkReport { replicas, first: piece == 0, last: piece + 1 == pieces };
-            self.deliver(Event::Report { link, report });
-        }
-    }
-
-    fn take_epoch(&mut self, n: usize, info: &rpc::ChunkInfo) {
-        if let Some(replica) = self.fakes[n].replicas.get_mut(&info.chunk)
-            && replica.epoch < info.epoch
-        {
-            *replica = Replica { epoch: info.epoch, in_sync: info.in_sync.clone() };
-        }
-    }
-
-    /// Copies the chunk at once, if the target can be reached and does not know better.
-    fn add_replica(&mut self, n: usize, command: u64, add: &rpc::AddReplica) {
-        let link = self.fakes[n].link.unwrap();
-        let info = add.chunk.clone().unwrap();
-        let source = Replica { epoch: info.epoch, in_sync: info.in_sync.clone() };
-        let source = self.fakes[n].replicas.entry(info.chunk).or_insert(source).clone();
-        let target = self.by_id(add.target);
-        let there = &mut self.fakes[target];
-        let knows_better = there.replicas.get(&info.chunk).is_some_and(|r| r.epoch > source.epoch);
-        if !there.running || there.hung || knows_better {
-            let done = rpc::CommandDone { command, ok: false, detail: "cannot".to_owned() };
-            return self.deliver(Event::Done { link, done });
-        }
-        there.replicas.insert(info.chunk, source.clone());
-        let caught_up = rpc::CaughtUp { req: 7, chunk: info.chunk, epoch: source.epoch, server: add.target };
-        self.deliver(Event::CaughtUp { link, caught_up });
-    }
-
-    /// Who has a lease and has heard everything does not take itself for a member that it is not.
-    fn check_beliefs(&self) {
-        for fake in self.fakes.iter().filter(|f| f.running && !f.hung && self.now < f.lease_until) {
-            if fake.link.is_none() || !fake.acked {
-                continue;
-            }
-            for (chunk, replica) in &fake.replicas {
-                let Some(record) = self.store.chunks.get(&ChunkId(*chunk)) else { continue };
-                let believes = replica.in_sync.contains(&fake.id);
-                assert!(
-                    !believes || record.has(ServerId(fake.id)),
-                    "server {} takes itself for a member: {replica:?}, {record:?}",
-                    fake.id
-                );
-            }
-        }
-    }
-
     /// Lets time pass: a tick each 100 ms, heartbeats each second.
     pub fn run(&mut self, ms: u64) {
         let end = self.now.plus(ms);
         while self.now < end {
             self.now = self.now.plus(100);
             self.deliver(Event::Tick);
-            if self.now.0 % 1_000 == 0 {
+            if self.now.0.is_multiple_of(1_000) {
                 (0..self.fakes.len()).for_each(|n| self.beat(n));
             }
             self.settle();
