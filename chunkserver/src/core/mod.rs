@@ -1,8 +1,10 @@
 //! Pure logic: formats, the block table and the replication state machine. No files, sockets,
 //! clocks or random sources: time comes in as an argument, effects go out as values.
 
+pub mod differences;
 pub mod layout;
 pub mod recent;
+pub mod replay;
 pub mod record;
 pub mod replica;
 pub mod table;

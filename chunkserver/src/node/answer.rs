@@ -52,11 +52,6 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The request's header.
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
     /// Answers with a message and data.
     pub fn send(self, status: Status, epoch: u64, meta: &[u8], data: Bytes) {
         // A broken connection is its reader's business.
