@@ -59,6 +59,12 @@ pub fn address(text: &str) -> Result<String, String> {
     }
 }
 
+/// One or more [`address`]es with commas between them.
+pub fn addresses(text: &str) -> Result<String, String> {
+    text.split(',').try_for_each(|a| address(a).map(drop))?;
+    Ok(text.to_owned())
+}
+
 /// Bytes for people: `1.5 GiB`.
 pub fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -106,6 +112,8 @@ mod tests {
         for bad in ["", "host", ":80", "host:", "host:0", "host:65536", "ho st:1"] {
             assert!(address(bad).is_err(), "{bad}");
         }
+        assert!(addresses("a:1,b:2").is_ok());
+        assert!(addresses("a:1,").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use common::{Cluster, cairn, scratch, text};
 
@@ -118,13 +118,13 @@ fn a_data_directory_that_is_not_this_clusters() {
     command.args(["chunkserver", "--listen", "127.0.0.1:0", "--master", &cluster.master_address(), "--data"]);
     fails(command.arg(other.data().join("cs1")), 2, &["cluster"]);
     // Something else altogether, left untouched.
-    fs::write(dir.path().join("thesis"), "x").unwrap();
-    let mut command = cairn();
-    command.arg("up").arg(dir.path().join("../mnt-of-nobody")).arg("--data").arg(dir.path());
-    let output: Output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    let _ = fs::remove_dir(dir.path().join("../mnt-of-nobody"));
+    let (mount, thesis) = (dir.path().join("mnt"), dir.path().join("thesis"));
+    fs::create_dir(&thesis).unwrap();
+    fs::write(thesis.join("chapter1"), "x").unwrap();
+    fails(cairn().arg("up").arg(&mount).arg("--data").arg(&thesis), 2, &["not empty"]);
+    assert_eq!(fs::read_dir(&thesis).unwrap().count(), 1);
+    // One within the other.
+    fails(cairn().arg("up").arg(&mount).arg("--data").arg(mount.join("data")), 1, &["each other"]);
 }
 
 #[test]

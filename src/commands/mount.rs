@@ -15,8 +15,8 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The masters
-    #[arg(value_name = "ADDR,…", value_delimiter = ',', value_parser = values::address, required = true)]
-    pub masters: Vec<String>,
+    #[arg(value_name = "ADDR,…", value_parser = values::addresses)]
+    pub masters: String,
     /// An empty directory
     pub dir: PathBuf,
     /// Run in the background; returns once the mount answers
@@ -83,7 +83,7 @@ pub fn run(args: Args, in_background: bool) -> Result<(), Failure> {
     }
     mounts::clear_dead(&dir);
     let config = MountConfig {
-        masters: args.masters,
+        masters: args.masters.split(',').map(str::to_owned).collect(),
         dir,
         options: options(&args.tuning.options)?,
         memory: usize::try_from(args.tuning.memory).unwrap_or(usize::MAX),
