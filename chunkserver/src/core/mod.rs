@@ -4,8 +4,8 @@
 pub mod differences;
 pub mod layout;
 pub mod recent;
-pub mod replay;
 pub mod record;
+pub mod replay;
 pub mod replica;
 pub mod table;
 
