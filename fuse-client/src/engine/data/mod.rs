@@ -3,7 +3,7 @@
 //! [`DataPath`] is the mount's; it hands out one [`FileData`] for each inode in use.
 
 mod config;
-mod core;
+pub mod core;
 mod file;
 mod locations;
 mod memory;
