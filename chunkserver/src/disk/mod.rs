@@ -2,6 +2,10 @@
 
 mod checkpoint;
 mod chunk_file;
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod crashing;
 mod error;
 pub mod fs;
 pub mod identity;
@@ -10,10 +14,6 @@ mod recover;
 pub mod storage;
 mod store;
 mod syncer;
-//#[cfg(test)]
-//mod crash_tests;
-//#[cfg(test)]
-//mod crashing;
 
 pub use chunk_file::ChunkFile;
 pub use error::DiskError;

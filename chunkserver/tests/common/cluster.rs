@@ -222,6 +222,15 @@ impl TestCluster {
         }
     }
 
+    /// Waits until the server has its lease: an unknown chunk is then the answer.
+    pub async fn read_soon_ready(&mut self, n: u32) {
+        let begun = Instant::now();
+        while self.read(n, 1, 0, 4096).await == Err(Status::NotServing) {
+            assert!(begun.elapsed() < Duration::from_secs(5));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub async fn state(&mut self, n: u32, chunk: u64) -> StateReply {
         let header = Header::request(Kind::State, chunk, 0, 0);
         let client = self.client(n).await.unwrap();
