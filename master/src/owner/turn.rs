@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use crate::core::Millis;
-use crate::core::cluster::{self, ChunkRecord, ChunkView, Effect, Event, GarbageRecord, LinkId};
+use crate::core::cluster::{self, ChunkRecord, ChunkView, Effect, Event, GarbageRecord, LinkId, Unreadable};
 use crate::core::keys;
 use crate::core::namespace;
 use crate::core::records::{ChunkValue, ServerValue, decode};
@@ -110,7 +110,7 @@ impl Chunks<'_> {
         from: &[u8],
         limit: usize,
         read: impl Fn(&[u8], &[u8]) -> Option<T>,
-    ) -> Vec<T> {
+    ) -> Result<Vec<T>, Unreadable> {
         let mut all = Vec::new();
         let scanned = self.0.scan(&[prefix], from, &mut |key, value| {
             match read(key, value) {
@@ -119,29 +119,32 @@ impl Chunks<'_> {
             }
             all.len() < limit
         });
-        if let Err(e) = scanned {
-            tracing::error!("the chunk table cannot be read: {e}");
+        match scanned {
+            Ok(_) => Ok(all),
+            Err(e) => {
+                tracing::error!("the chunk table cannot be read: {e}");
+                Err(Unreadable)
+            }
         }
-        all
     }
 }
 
 impl ChunkView for Chunks<'_> {
-    fn chunk(&self, id: ChunkId) -> Option<ChunkRecord> {
-        namespace::chunk_record(self.0, id).unwrap_or_else(|e| {
+    fn chunk(&self, id: ChunkId) -> Result<Option<ChunkRecord>, Unreadable> {
+        namespace::chunk_record(self.0, id).map_err(|e| {
             tracing::error!(chunk = id.0, "a chunk's record cannot be read: {e}");
-            None
+            Unreadable
         })
     }
 
-    fn chunks_from(&self, from: ChunkId, limit: usize) -> Vec<ChunkRecord> {
+    fn chunks_from(&self, from: ChunkId, limit: usize) -> Result<Vec<ChunkRecord>, Unreadable> {
         self.collect(keys::CHUNK, &keys::chunk(from), limit, |key, value| {
             let chunk = ChunkId(keys::head_id(key)?);
             Some(decode::<ChunkValue>("a chunk", value).ok()?.into_record(chunk))
         })
     }
 
-    fn garbage_from(&self, from: ChunkId, limit: usize) -> Vec<GarbageRecord> {
+    fn garbage_from(&self, from: ChunkId, limit: usize) -> Result<Vec<GarbageRecord>, Unreadable> {
         self.collect(keys::GARBAGE, &keys::garbage(from), limit, |key, value| {
             namespace::garbage_record(key, value).ok()
         })

@@ -94,7 +94,8 @@ impl Cluster {
     pub(super) fn audit_step(&mut self, work: &mut Work<'_>) {
         let Some(from) = self.audit.begin() else { return };
         let limit = self.settings.audit_records.max(1);
-        let records = work.chunks_from(from, limit);
+        // Else the same step again at the next tick.
+        let Ok(records) = work.chunks_from(from, limit) else { return };
         let end = match records.last() {
             Some(last) if records.len() >= limit => last.chunk,
             _ => ChunkId(u64::MAX),
@@ -261,7 +262,7 @@ impl Cluster {
         for (server, chunk) in due {
             self.audit.strangers.remove(&(server, chunk));
             let held = self.servers.get(&server).is_some_and(|s| s.replicas.epoch(chunk).is_some());
-            if held && work.chunk(chunk).is_none() {
+            if held && work.chunk(chunk) == Ok(None) {
                 self.deletes.add(server, chunk);
             }
         }

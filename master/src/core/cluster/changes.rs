@@ -17,9 +17,7 @@ impl Cluster {
     /// A primary says that members failed; or a member, that it is not whole.
     pub(super) fn problem(&mut self, work: &mut Work<'_>, link: LinkId, problem: &rpc::ReplicaProblem) {
         let Some(from) = self.sender(work, link) else { return };
-        let Some(record) = work.chunk(ChunkId(problem.chunk)) else {
-            return reply(work, link, problem.req, None, "deleted");
-        };
+        let Some(record) = known(work, link, problem.req, (problem.chunk, problem.epoch)) else { return };
         let failed: Vec<_> = problem.failed.iter().map(|s| ServerId(*s)).collect();
         match transitions::reported_by_member(&record, from, Epoch(problem.epoch), &failed) {
             Ok(next) => {
@@ -40,8 +38,11 @@ impl Cluster {
         (chunk, epoch): (ChunkId, Epoch),
         servers: &[ServerId],
     ) {
-        let Some(mut record) = work.chunk(chunk) else {
-            return work.push(Effect::AnswerClient { token, chunk: None });
+        let mut record = match work.chunk(chunk) {
+            Ok(Some(record)) => record,
+            Ok(None) => return work.push(Effect::AnswerClient { token, chunk: None }),
+            // It will ask again.
+            Err(_) => return,
         };
         let gone = |s| self.servers.get(&s).is_some_and(|s| s.is_gone(work.now));
         if let Ok(next) = transitions::reported_by_client(&record, epoch, servers, gone) {
@@ -55,9 +56,7 @@ impl Cluster {
     pub(super) fn caught_up(&mut self, work: &mut Work<'_>, link: LinkId, message: &rpc::CaughtUp) {
         let Some(from) = self.sender(work, link) else { return };
         let (chunk, server) = (ChunkId(message.chunk), ServerId(message.server));
-        let Some(record) = work.chunk(chunk) else {
-            return reply(work, link, message.req, None, "deleted");
-        };
+        let Some(record) = known(work, link, message.req, (message.chunk, message.epoch)) else { return };
         let fit = self.servers.get(&server).is_some_and(|s| s.is_alive())
             && !self.deletes.is_pending(server, chunk);
         match transitions::caught_up(&record, from, Epoch(message.epoch), server, fit) {
@@ -160,6 +159,20 @@ impl Cluster {
         }
         server
     }
+}
+
+/// The record of the chunk that a server asks about under an epoch. If there is none, the server is answered.
+fn known(work: &mut Work<'_>, link: LinkId, req: u64, (chunk, epoch): (u64, u64)) -> Option<ChunkRecord> {
+    match work.chunk(ChunkId(chunk)) {
+        Ok(Some(record)) => return Some(record),
+        Ok(None) => reply(work, link, req, None, "deleted"),
+        Err(why) => {
+            // As it was asked: refused, for now.
+            let chunk = Some(rpc::ChunkInfo { chunk, epoch, ..rpc::ChunkInfo::default() });
+            work.send(link, Cmd::Chunk(rpc::ChunkReply { req, chunk, detail: why.to_string() }));
+        }
+    }
+    None
 }
 
 fn reply(work: &mut Work<'_>, link: LinkId, req: u64, record: Option<&ChunkRecord>, detail: &str) {

@@ -63,7 +63,7 @@ impl Cluster {
     fn pay_owed(&mut self, work: &mut Work<'_>, id: ServerId, link: LinkId) {
         let Some(server) = self.servers.get_mut(&id) else { return };
         for chunk in std::mem::take(&mut server.owed) {
-            let Some(record) = work.chunk(chunk) else { continue };
+            let Ok(Some(record)) = work.chunk(chunk) else { continue };
             work.send(link, Cmd::SetEpoch(record.info()));
             server.replicas.tell(chunk, record.epoch, work.now);
         }
@@ -104,7 +104,7 @@ impl Cluster {
     /// where a former master was to tell it. (With more replicas than [`FENCED`] it hears of them in the course of the audit.)
     fn fence(&mut self, work: &mut Work<'_>, id: ServerId, chunks: &[ChunkId]) {
         for chunk in chunks {
-            let Some(record) = work.chunk(*chunk) else { continue };
+            let Ok(Some(record)) = work.chunk(*chunk) else { continue };
             let held = self.servers.get(&id).and_then(|s| s.replicas.epoch(*chunk));
             if held.is_some_and(|held| held < record.epoch) {
                 self.tell_epoch(work, id, &record);

@@ -25,7 +25,7 @@ mod work;
 
 pub use effect::{Down, Effect, Refusal};
 pub use event::{Event, LinkId, Token};
-pub use records::{ChunkRecord, ChunkView, GarbageRecord, ServerRecord, majority};
+pub use records::{ChunkRecord, ChunkView, GarbageRecord, ServerRecord, Unreadable, majority};
 pub use settings::Settings;
 
 use std::collections::BTreeMap;

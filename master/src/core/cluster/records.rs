@@ -82,15 +82,32 @@ pub struct ServerRecord {
     pub rack: String,
 }
 
+/// The store could not be read. (Its own error has been logged where it arose.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the chunk table cannot be read")]
+pub struct Unreadable;
+
 /// The chunk table as the cluster core sees it, including everything that the effects of earlier
 /// events have put (whether committed or not).
+///
+/// That a record cannot be read must never pass for its absence: what nobody knows of is deleted.
 pub trait ChunkView {
     /// A chunk's record; `None`: never made, or deleted.
-    fn chunk(&self, id: ChunkId) -> Option<ChunkRecord>;
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    fn chunk(&self, id: ChunkId) -> Result<Option<ChunkRecord>, Unreadable>;
 
-    /// Up to `limit` records in the order of their ids, from the first id ≥ `from`.
-    fn chunks_from(&self, from: ChunkId, limit: usize) -> Vec<ChunkRecord>;
+    /// Up to `limit` records in the order of their ids, from the first id ≥ `from`. Records that are malformed are
+    /// left out.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    fn chunks_from(&self, from: ChunkId, limit: usize) -> Result<Vec<ChunkRecord>, Unreadable>;
 
     /// Up to `limit` chunks that are to be deleted, in the order of their ids, from the first id ≥ `from`.
-    fn garbage_from(&self, from: ChunkId, limit: usize) -> Vec<GarbageRecord>;
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    fn garbage_from(&self, from: ChunkId, limit: usize) -> Result<Vec<GarbageRecord>, Unreadable>;
 }

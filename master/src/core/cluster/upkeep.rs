@@ -69,9 +69,13 @@ impl Cluster {
         }
         self.repairs.wake(work.now);
         for chunk in self.repairs.ready(LOOK) {
-            let Some(record) = work.chunk(chunk).filter(|r| !r.is_whole()) else {
-                self.repairs.forget(chunk);
-                continue;
+            let record = match work.chunk(chunk) {
+                Ok(Some(record)) if !record.is_whole() => record,
+                Ok(_) => {
+                    self.repairs.forget(chunk);
+                    continue;
+                }
+                Err(_) => continue,
             };
             match self.plan(work, &record) {
                 Plan::Go(link, flight) => {
@@ -174,7 +178,7 @@ impl Cluster {
     /// After the master's start: takes up what is still to be deleted, a part each tick.
     fn read_garbage(&mut self, work: &mut Work<'_>) {
         let Some(from) = self.garbage_cursor else { return };
-        let records = work.view().garbage_from(from, GARBAGE);
+        let Ok(records) = work.view().garbage_from(from, GARBAGE) else { return };
         let next = records.last().filter(|_| records.len() >= GARBAGE).and_then(|r| r.chunk.0.checked_add(1));
         self.garbage_cursor = next.map(ChunkId);
         for record in records {
@@ -204,7 +208,10 @@ impl Cluster {
 
     /// Looked at again just before the command goes out: a copy may have become precious since.
     fn may_delete(&self, work: &Work<'_>, id: ServerId, chunk: ChunkId) -> bool {
-        let Some(record) = work.chunk(chunk) else { return true };
+        let record = match work.chunk(chunk) {
+            Ok(Some(record)) => record,
+            known => return known == Ok(None),
+        };
         let held = self.servers.get(&id).and_then(|s| s.replicas.epoch(chunk));
         let is_target = self.repairs.flight(chunk).is_some_and(|f| f.target == id);
         !record.has(id) && !is_target && (record.is_whole() || held.is_some_and(|e| e > record.epoch))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cairn_proto::{ChunkId, rpc};
 use rpc::master_command::Cmd;
 
-use super::{ChunkRecord, ChunkView, Effect, LinkId, Refusal, ServerRecord};
+use super::{ChunkRecord, ChunkView, Effect, LinkId, Refusal, ServerRecord, Unreadable};
 use crate::core::Millis;
 
 pub(super) struct Work<'a> {
@@ -32,19 +32,19 @@ impl<'a> Work<'a> {
     }
 
     /// The chunk's record, changes of this event included.
-    pub(super) fn chunk(&self, id: ChunkId) -> Option<ChunkRecord> {
-        self.changed.get(&id).cloned().or_else(|| self.view.chunk(id))
+    pub(super) fn chunk(&self, id: ChunkId) -> Result<Option<ChunkRecord>, Unreadable> {
+        self.changed.get(&id).map_or_else(|| self.view.chunk(id), |record| Ok(Some(record.clone())))
     }
 
     /// As [`ChunkView::chunks_from`], changes of this event included.
-    pub(super) fn chunks_from(&self, from: ChunkId, limit: usize) -> Vec<ChunkRecord> {
-        let mut records = self.view.chunks_from(from, limit);
+    pub(super) fn chunks_from(&self, from: ChunkId, limit: usize) -> Result<Vec<ChunkRecord>, Unreadable> {
+        let mut records = self.view.chunks_from(from, limit)?;
         for record in &mut records {
             if let Some(changed) = self.changed.get(&record.chunk) {
                 record.clone_from(changed);
             }
         }
-        records
+        Ok(records)
     }
 
     pub(super) fn view(&self) -> &'a dyn ChunkView {

@@ -267,3 +267,17 @@ fn a_server_that_slept_through_a_master_is_fenced_by_its_own_list() {
     let epochs = w.fakes[1].inbox.iter().filter(|c| matches!(c.cmd, Some(Cmd::SetEpoch(_)))).count();
     assert_eq!(epochs, 10);
 }
+
+#[test]
+fn what_cannot_be_read_is_not_deleted() {
+    let mut w = world_with_chunks(3, 10);
+    w.store.unreadable = true;
+    w.restart_master();
+    w.run(200_000);
+    assert!(w.fakes.iter().all(|f| f.replicas.len() == 10));
+    let link = w.fakes[0].link.unwrap();
+    let problem = rpc::ReplicaProblem { req: 3, chunk: 1, epoch: 1, failed: vec![2], ..Default::default() };
+    w.deliver(Event::Problem { link, problem });
+    w.settle();
+    assert_eq!(w.replies.pop().unwrap().chunk.unwrap().chunk, 1, "and nobody is told that it was");
+}

@@ -14,17 +14,22 @@ pub struct Store {
     pub chunks: BTreeMap<ChunkId, ChunkRecord>,
     pub garbage: BTreeMap<ChunkId, GarbageRecord>,
     pub servers: BTreeMap<ServerId, ServerRecord>,
+    /// Reads of chunk records fail.
+    pub unreadable: bool,
 }
 
 impl ChunkView for Store {
-    fn chunk(&self, id: ChunkId) -> Option<ChunkRecord> {
-        self.chunks.get(&id).cloned()
+    fn chunk(&self, id: ChunkId) -> Result<Option<ChunkRecord>, Unreadable> {
+        if self.unreadable { Err(Unreadable) } else { Ok(self.chunks.get(&id).cloned()) }
     }
-    fn chunks_from(&self, from: ChunkId, limit: usize) -> Vec<ChunkRecord> {
-        self.chunks.range(from..).take(limit).map(|(_, r)| r.clone()).collect()
+    fn chunks_from(&self, from: ChunkId, limit: usize) -> Result<Vec<ChunkRecord>, Unreadable> {
+        if self.unreadable {
+            return Err(Unreadable);
+        }
+        Ok(self.chunks.range(from..).take(limit).map(|(_, r)| r.clone()).collect())
     }
-    fn garbage_from(&self, from: ChunkId, limit: usize) -> Vec<GarbageRecord> {
-        self.garbage.range(from..).take(limit).map(|(_, r)| r.clone()).collect()
+    fn garbage_from(&self, from: ChunkId, limit: usize) -> Result<Vec<GarbageRecord>, Unreadable> {
+        Ok(self.garbage.range(from..).take(limit).map(|(_, r)| r.clone()).collect())
     }
 }
 
