@@ -133,7 +133,7 @@ impl Engine {
         if size > LARGEST {
             return Err(FsError::TooLarge);
         }
-        let file = self.hold(&self.getattr(inode).await?);
+        let file = self.hold_existing(inode).await?;
         let _alone = file.order.write().await;
         let _in_order = file.telling.lock().await;
         let before = file.data.size().max(file.local.lock().recorded_size);

@@ -61,8 +61,7 @@ impl Engine {
         if options.truncate {
             self.changeable()?;
         }
-        let attr = self.getattr(inode).await?;
-        let handle = FileHandle { inode: self.hold(&attr), options };
+        let handle = FileHandle { inode: self.hold_existing(inode).await?, options };
         if !self.exclusive() {
             self.register(&handle).await?;
         }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, RwLock as AsyncRwLock};
+use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock as AsyncRwLock};
 
-use super::Engine;
 use super::attr::{FileAttr, Timestamp};
 use super::data::FileData;
+use super::{Engine, FsError};
 
 /// What this mount knows of an inode before the master does.
 #[derive(Debug, Default)]
@@ -74,6 +74,25 @@ struct Slot {
 #[derive(Default)]
 pub(super) struct Inodes {
     slots: Mutex<HashMap<u64, Slot>>,
+    /// Inodes that were not open when a name of theirs began to be taken away: whether they live on is not known yet.
+    losing_name: Mutex<HashMap<u64, Arc<Notify>>>,
+}
+
+/// A name is being taken away. When this is dropped, those who wait to open the inode find out whether it is still there.
+pub(super) struct LosingName<'a> {
+    inodes: &'a Inodes,
+    inode: Option<u64>,
+    /// Whether the master must keep the inode, as it is open here.
+    pub(super) keep_open: bool,
+}
+
+impl Drop for LosingName<'_> {
+    fn drop(&mut self) {
+        let waiting = self.inode.and_then(|inode| self.inodes.losing_name.lock().remove(&inode));
+        if let Some(waiting) = waiting {
+            waiting.notify_waiters();
+        }
+    }
 }
 
 /// What became of an inode when its last name went.
@@ -108,17 +127,48 @@ impl Inodes {
         self.slots.lock().values().filter(|s| s.users > 0).map(|s| s.inode.clone()).collect()
     }
 
-    /// Whether it is open here; `None`: whether anything is.
-    pub(super) fn is_open(&self, inode: Option<u64>) -> bool {
+    /// A name of the inode is going to be taken away; `None`: it is not known which inode that is, so that
+    /// anything that is open could be it.
+    pub(super) fn losing_name(&self, inode: Option<u64>) -> LosingName<'_> {
         let slots = self.slots.lock();
-        match inode {
+        let keep_open = match inode {
             Some(inode) => slots.get(&inode).is_some_and(|s| s.users > 0),
             None => slots.values().any(|s| s.users > 0),
+        };
+        let inode = inode.filter(|_| !keep_open);
+        if let Some(inode) = inode {
+            self.losing_name.lock().entry(inode).or_default();
+        }
+        LosingName { inodes: self, inode, keep_open }
+    }
+
+    /// Returns at once, unless the inode is losing a name: then when that has been done.
+    async fn until_settled(&self, inode: u64) {
+        let Some(waiting) = self.losing_name.lock().get(&inode).cloned() else { return };
+        let notified = waiting.notified();
+        if self.losing_name.lock().contains_key(&inode) {
+            notified.await;
         }
     }
 
     fn acquire(&self, inode: u64, make: impl FnOnce() -> Arc<InUse>) -> Arc<InUse> {
+        Self::acquire_in(&mut self.slots.lock(), inode, make)
+    }
+
+    /// None: it is losing a name, wait until that is settled.
+    fn acquire_settled(&self, inode: u64, make: impl FnOnce() -> Arc<InUse>) -> Option<Arc<InUse>> {
         let mut slots = self.slots.lock();
+        if self.losing_name.lock().contains_key(&inode) {
+            return None;
+        }
+        Some(Self::acquire_in(&mut slots, inode, make))
+    }
+
+    fn acquire_in(
+        slots: &mut HashMap<u64, Slot>,
+        inode: u64,
+        make: impl FnOnce() -> Arc<InUse>,
+    ) -> Arc<InUse> {
         let slot = slots.entry(inode).or_insert_with(|| Slot { inode: make(), users: 0 });
         slot.users += 1;
         slot.inode.clone()
@@ -189,19 +239,34 @@ impl Drop for InodeRef {
 }
 
 impl Engine {
-    /// Begins to use an inode; `attr` is what was just learned of it.
+    /// Begins to use an inode that was just made; `attr` is what was just learned of it.
     pub(super) fn hold(&self, attr: &FileAttr) -> InodeRef {
-        let inode = self.inodes.acquire(attr.inode, || {
-            // Somebody may have written, closed and told the master since `attr` was asked for.
-            let size = self.cache.lock().attr(attr.inode).map_or(attr.size, |a| a.size);
-            Arc::new(InUse {
-                inode: attr.inode,
-                data: self.data.file(cairn_proto::InodeId(attr.inode), size),
-                order: AsyncRwLock::new(()),
-                telling: AsyncMutex::new(()),
-                local: Mutex::new(Local { recorded_size: size, ..Local::default() }),
-            })
-        });
-        InodeRef { engine: self.me.clone(), inode }
+        InodeRef { engine: self.me.clone(), inode: self.inodes.acquire(attr.inode, || self.in_use(attr)) }
+    }
+
+    /// Begins to use an inode. If a name of it is being taken away, waits and sees whether it is still there.
+    ///
+    /// # Errors
+    /// It is not there any more; outages.
+    pub(super) async fn hold_existing(&self, inode: u64) -> Result<InodeRef, FsError> {
+        loop {
+            let attr = self.getattr(inode).await?;
+            if let Some(inode) = self.inodes.acquire_settled(inode, || self.in_use(&attr)) {
+                return Ok(InodeRef { engine: self.me.clone(), inode });
+            }
+            self.inodes.until_settled(inode).await;
+        }
+    }
+
+    fn in_use(&self, attr: &FileAttr) -> Arc<InUse> {
+        // Somebody may have written, closed and told the master since `attr` was asked for.
+        let size = self.cache.lock().attr(attr.inode).map_or(attr.size, |a| a.size);
+        Arc::new(InUse {
+            inode: attr.inode,
+            data: self.data.file(cairn_proto::InodeId(attr.inode), size),
+            order: AsyncRwLock::new(()),
+            telling: AsyncMutex::new(()),
+            local: Mutex::new(Local { recorded_size: size, ..Local::default() }),
+        })
     }
 }

@@ -5,7 +5,7 @@ use cairn_proto::rpc::reply::Result as ReplyResult;
 use cairn_proto::rpc::{self, op::Op};
 
 use super::attr::FileAttr;
-use super::inode::Unnamed;
+use super::inode::{LosingName, Unnamed};
 use super::meta::core::cache::Found;
 use super::{Engine, FsError, attr_of, is_errno};
 
@@ -103,11 +103,11 @@ impl Engine {
     pub async fn unlink(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
         self.changeable()?;
         let name = checked(name)?;
-        let keep_open = self.keep_open(parent, &name);
-        let unlink = rpc::Unlink { parent, name: name.clone(), keep_open };
+        let losing = self.losing_name(parent, &name);
+        let unlink = rpc::Unlink { parent, name: name.clone(), keep_open: losing.keep_open };
         let after = attr_of(self.session.call(Op::Unlink(unlink)).await?)?;
         self.cache.lock().removed(parent, &name, Some(&after));
-        self.lost_name(&after, keep_open);
+        self.lost_name(&after, &losing);
         Ok(())
     }
 
@@ -135,14 +135,14 @@ impl Engine {
         self.changeable()?;
         let (name, new_name) = (checked(from.1)?, checked(to.1)?);
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
-        let keep_open = !exchange && self.keep_open(to.0, &new_name);
+        let losing = (!exchange).then(|| self.losing_name(to.0, &new_name));
         let rename = rpc::Rename {
             parent: from.0,
             name: name.clone(),
             new_parent: to.0,
             new_name: new_name.clone(),
             flags,
-            keep_open,
+            keep_open: losing.as_ref().is_some_and(|l| l.keep_open),
         };
         let (moved, replaced) = match self.session.call(Op::Rename(rename)).await?.result {
             Some(ReplyResult::Rename(rpc::RenameReply { moved: Some(moved), replaced })) => {
@@ -158,8 +158,8 @@ impl Engine {
             return Ok(());
         }
         self.cache.lock().renamed((from.0, &name), (to.0, &new_name), &moved, replaced.as_ref(), exchange);
-        if let (Some(replaced), false) = (replaced, exchange) {
-            self.lost_name(&replaced, keep_open);
+        if let (Some(replaced), Some(losing)) = (replaced, &losing) {
+            self.lost_name(&replaced, losing);
         }
         Ok(())
     }
@@ -188,14 +188,13 @@ impl Engine {
         }
     }
 
-    /// Whether the master must keep the inode of this name when its last name goes. Where the inode is not known here,
-    /// anything that is open could be it; if it is not, the master is told so afterwards.
-    fn keep_open(&self, parent: u64, name: &[u8]) -> bool {
+    /// To be held while the name is taken away.
+    fn losing_name(&self, parent: u64, name: &[u8]) -> LosingName<'_> {
         let inode = self.cache.lock().inode_of(parent, name);
-        self.inodes.is_open(inode)
+        self.inodes.losing_name(inode)
     }
 
-    fn lost_name(&self, after: &FileAttr, kept_open: bool) {
+    fn lost_name(&self, after: &FileAttr, losing: &LosingName<'_>) {
         if after.nlink > 0 || !after.is_regular() {
             return;
         }
@@ -203,7 +202,7 @@ impl Engine {
             Unnamed::Open => {}
             Unnamed::Unused => {
                 self.data.forget_inode(cairn_proto::InodeId(after.inode));
-                if kept_open {
+                if losing.keep_open {
                     self.session.tell(Op::Closed(rpc::Closed { inodes: vec![after.inode] }));
                 }
             }

@@ -22,6 +22,8 @@ use super::core::window::{Window, changes};
 use crate::engine::error::FsError;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// While the master is known not to answer, operations do not wait for it again as long as the first one did.
+const WAIT_AGAIN: Duration = Duration::from_millis(200);
 const LEAVE: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MOST: Duration = Duration::from_secs(1);
@@ -65,6 +67,8 @@ struct State {
     session: u64,
     cluster: bytes::Bytes,
     closed: bool,
+    /// An operation has waited in vain, and nothing has been heard since.
+    silent: bool,
 }
 
 /// One mount's standing with the master.
@@ -126,9 +130,15 @@ impl Session {
             let waiter = self.start(op).await?;
             waiter.await.map_err(|_| FsError::Unreachable("the session has ended".into()))
         };
-        let reply = tokio::time::timeout(self.config.outage, answer)
-            .await
-            .map_err(|_| FsError::TimedOut("the master does not answer".into()))??;
+        let patience =
+            if self.state.lock().silent { WAIT_AGAIN.min(self.config.outage) } else { self.config.outage };
+        let reply = match tokio::time::timeout(patience, answer).await {
+            Ok(reply) => reply?,
+            Err(_) => {
+                self.state.lock().silent = true;
+                return Err(FsError::TimedOut("the master does not answer".into()));
+            }
+        };
         match reply.errno {
             0 => Ok(reply),
             errno => Err(FsError::Refused { errno, detail: reply.detail }),
@@ -230,6 +240,11 @@ impl Session {
         let mut state = self.state.lock();
         state.session = welcome.session;
         state.cluster = welcome.cluster_id;
+        state.silent = false;
+        if welcome.renewed {
+            // What nobody waits for any more belongs to the session that has ended.
+            state.window.retain(|waiter| !waiter.is_closed());
+        }
         for op in state.window.unanswered() {
             let _ = up.send(ClientMessage { msg: Some(Up::Op(op)) });
         }
@@ -293,7 +308,12 @@ impl Session {
     fn received(&self, msg: Down) {
         match msg {
             Down::Reply(reply) => {
-                let Some((op, waiter)) = self.state.lock().window.finish(reply.id) else { return };
+                let finished = {
+                    let mut state = self.state.lock();
+                    state.silent = false;
+                    state.window.finish(reply.id)
+                };
+                let Some((op, waiter)) = finished else { return };
                 self.room.notify_waiters();
                 if waiter.send(reply).is_err() && changes(&op) {
                     let _ = self.events.send(SessionEvent::LateChange);

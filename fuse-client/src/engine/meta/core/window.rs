@@ -49,6 +49,11 @@ impl<W> Window<W> {
         self.unanswered.iter().map(|(id, (op, _))| rpc::Op { id: *id, op: Some(op.clone()) })
     }
 
+    /// Gives up on operations by their waiters.
+    pub fn retain(&mut self, keep: impl Fn(&W) -> bool) {
+        self.unanswered.retain(|_, (_, waiter)| keep(waiter));
+    }
+
     /// Gives up on everything: the waiters, in order.
     pub fn abandon(&mut self) -> Vec<W> {
         std::mem::take(&mut self.unanswered).into_values().map(|(_, w)| w).collect()
@@ -117,7 +122,8 @@ mod tests {
         }
         w.finish(3);
         assert_eq!(w.unanswered().map(|o| o.id).collect::<Vec<_>>(), [1, 2, 4, 5]);
-        assert_eq!(w.abandon(), [0, 1, 3, 4]);
+        w.retain(|waiter| *waiter != 3);
+        assert_eq!(w.abandon(), [0, 1, 4]);
         assert_eq!(w.unanswered().count(), 0);
     }
 }
