@@ -94,7 +94,12 @@ pub struct Sessions {
     /// The recall that is out.
     recall: Option<u64>,
     next_event: u64,
+    ticked: Millis,
 }
+
+/// Ticks further apart than this, in milliseconds, mean that the master itself was away: stopped, or waiting
+/// for its disk. What the mounts said meanwhile may still wait to be read, so it does not count as silence.
+const ABSENCE_MS: u64 = 1_000;
 
 impl Sessions {
     /// Sessions as they were stored; each has `ttl_ms` from now on to come back. `first_event` should differ
@@ -111,6 +116,7 @@ impl Sessions {
             waiting: Vec::new(),
             recall: None,
             next_event: first_event.max(1),
+            ticked: now,
         }
     }
 
@@ -219,6 +225,13 @@ impl Sessions {
 
     /// Time has passed: ends the sessions that were not heard of for too long.
     pub fn tick(&mut self, now: Millis, next: &mut u64) -> Vec<Effect> {
+        let gap = now.since(self.ticked);
+        self.ticked = now;
+        if gap > ABSENCE_MS {
+            for session in self.sessions.values_mut() {
+                session.heard = session.heard.plus(gap);
+            }
+        }
         let silent: Vec<_> = self
             .sessions
             .iter()

@@ -14,11 +14,13 @@ use crate::core::view::{View, ViewError, Visit};
 
 /// Blocks kept in memory, in bytes.
 const CACHE: u64 = 64 << 20;
+/// Bytes in the engine's memory before it writes a table.
+const MEMTABLE: u64 = 16 << 20;
+/// Bytes in the engine's own log, which it reads when it starts.
+const ENGINE_LOG: u64 = 64 << 20;
 /// Where less is free, nothing is taken that makes the store larger: the engine, which writes its tables
-/// later than its log, should not be the one to find the disk full.
+/// later than its log, should not be the one to find the disk full. On a small disk a quarter of it.
 const RESERVE: u64 = 96 << 20;
-/// Where less is free, nothing is taken at all.
-const LAST_RESERVE: u64 = 48 << 20;
 /// Under this key the engine has the number of the last log record that it holds.
 const APPLIED: &[u8] = b"mapplied";
 
@@ -67,9 +69,11 @@ impl DiskStore {
         Ok(())
     }
 
-    fn free(&self) -> Option<u64> {
+    /// Bytes free, and those kept in reserve; `None` when the disk does not say.
+    fn free(&self) -> Option<(u64, u64)> {
         let fs = rustix::fs::statvfs(self.dir.path()).ok()?;
-        Some(fs.f_bavail.saturating_mul(fs.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(fs.f_frsize);
+        Some((bytes(fs.f_bavail), RESERVE.min(bytes(fs.f_blocks) / 4)))
     }
 }
 
@@ -128,18 +132,18 @@ impl Store for DiskStore {
     }
 
     fn room(&self) -> (Room, u64) {
-        let Some(free) = self.free() else { return (Room::Ample, 0) };
+        let Some((free, reserve)) = self.free() else { return (Room::Ample, 0) };
         let room = match free {
             _ if self.failed => Room::None,
-            f if f >= RESERVE => Room::Ample,
-            f if f >= LAST_RESERVE => Room::Scarce,
+            f if f >= reserve => Room::Ample,
+            f if f >= reserve / 2 => Room::Scarce,
             _ => Room::None,
         };
-        (room, free.saturating_sub(RESERVE))
+        (room, free.saturating_sub(reserve))
     }
 
     fn tend(&mut self) -> Result<(), StoreError> {
-        if !self.failed || self.free().is_some_and(|free| free < RESERVE) {
+        if !self.failed || self.free().is_some_and(|(free, reserve)| free < reserve) {
             return Ok(());
         }
         self.engine.close();
@@ -161,12 +165,13 @@ impl Engine {
         let database = Database::builder(dir.join("db"))
             .cache_size(CACHE)
             .manual_journal_persist(true)
+            .max_journaling_size(ENGINE_LOG)
             .worker_threads(1)
             .open()
             .map_err(failed)?;
-        let records = database
-            .keyspace("records", || KeyspaceCreateOptions::default().manual_journal_persist(true))
-            .map_err(failed)?;
+        let options =
+            || KeyspaceCreateOptions::default().manual_journal_persist(true).max_memtable_size(MEMTABLE);
+        let records = database.keyspace("records", options).map_err(failed)?;
         Ok(Self { open: Some((database, records)) })
     }
 

@@ -1,5 +1,6 @@
 //! A real master on a port of its own, and a mount's end of a session.
 #![allow(dead_code, reason = "not every test uses everything")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;
 use std::path::Path;

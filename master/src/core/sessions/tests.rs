@@ -20,8 +20,13 @@ impl World {
         self.sessions.acknowledged(self.now, SessionId(session), event, &mut self.next)
     }
     fn pass(&mut self, ms: u64) -> Vec<Effect> {
-        self.now = self.now.plus(ms);
-        self.sessions.tick(self.now, &mut self.next)
+        let end = self.now.plus(ms);
+        let mut effects = Vec::new();
+        while self.now < end {
+            self.now = self.now.plus(100).min(end);
+            effects.extend(self.sessions.tick(self.now, &mut self.next));
+        }
+        effects
     }
 }
 
@@ -151,4 +156,14 @@ fn a_restart_keeps_the_mode() {
     let now = w.now;
     w.sessions.heard(now, SessionId(4));
     assert_eq!(w.pass(TTL / 2 + 1).last(), Some(&Effect::Grant { to: ConnectionId(2) }));
+}
+
+#[test]
+fn the_masters_own_absence_is_nobodys_silence() {
+    let mut w = World::new();
+    w.hello(1, 0);
+    w.now = w.now.plus(10 * TTL);
+    assert_eq!(w.sessions.tick(w.now, &mut w.next), []);
+    assert_eq!(w.pass(TTL / 2), []);
+    assert!(!w.pass(TTL).is_empty());
 }
