@@ -17,6 +17,8 @@ use crate::core::Millis;
 
 /// Replicas of unknown chunks that are remembered, at most; the others are found again by a later audit.
 const STRANGERS: usize = 65_536;
+/// Between looks through those, milliseconds.
+const LOOK_THROUGH_MS: u64 = 1_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Audit {
@@ -34,6 +36,8 @@ pub(super) struct Audit {
     missing_so_far: u64,
     /// Since when replicas of unknown chunks are known.
     strangers: BTreeMap<(ServerId, ChunkId), Millis>,
+    /// When they were last looked through.
+    looked_through: Millis,
 }
 
 impl Audit {
@@ -244,6 +248,10 @@ impl Cluster {
 
     /// Replicas of chunks that have been unknown for long enough are deleted.
     pub(super) fn expel_strangers(&mut self, work: &Work<'_>) {
+        if work.now.since(self.audit.looked_through) < LOOK_THROUGH_MS {
+            return;
+        }
+        self.audit.looked_through = work.now;
         let grace = self.settings.stranger_grace_ms;
         let due: BTreeSet<_> = self
             .audit

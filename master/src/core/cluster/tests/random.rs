@@ -145,7 +145,7 @@ fn the_same_seed_gives_the_same_history() {
 }
 
 #[test]
-#[ignore = "minutes long: for when the core has changed"]
+#[ignore = "a minute and a half: for when the core has changed"]
 fn all_comes_right_with_many_seeds() {
     for seed in 1_000..4_000 {
         run(seed, 3 + (seed % 4) as usize, 200);
