@@ -1,25 +1,16 @@
 //! The contents of one inode: its state, and what all operations on it share.
 
 use super::core::Millis;
-use super::core::dirty::{Dirty, Job};
+use super::core::dirty::Dirty;
 use super::path::DataPath;
 use super::prefetched::Prefetched;
-use super::primary::{Body, ChunkWrite};
 use crate::engine::error::FsError;
-use bytes::Bytes;
 use cairn_proto::InodeId;
-use futures::stream::{StreamExt, TryStreamExt};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::Notify;
-
-/// Bytes of one file being sent at once, at most (plus one piece).
-const FLYING_BYTES: usize = 8 << 20;
-/// Separate writes of one file being sent at once, at most (plus those of one piece, of which as many go at once).
-/// Replicas remember the ids of the last 256 writes of a chunk.
-const FLYING_EXTENTS: usize = 64;
 
 /// The contents of one inode; shared by all who hold it open.
 pub struct FileData {
@@ -38,11 +29,11 @@ pub(super) struct State {
     pub unsynced: HashMap<u64, u64>,
     acknowledged: u64,
     /// A write-back that failed and has not been reported.
-    error: Option<FsError>,
+    pub error: Option<FsError>,
     /// In the list of files with dirty data.
     registered: bool,
     /// The inode is gone.
-    forgotten: bool,
+    pub forgotten: bool,
 }
 
 impl FileData {
@@ -146,67 +137,6 @@ impl FileData {
         }
     }
 
-    /// Starts as many of the wanted writes as may be in flight. `sync`: chunks in which a write is to be made stable at once.
-    pub(super) fn start(self: &Arc<Self>, s: &mut State, sync: &HashSet<u64>) {
-        loop {
-            let flying = s.dirty.flying();
-            if flying.bytes >= FLYING_BYTES || flying.extents >= FLYING_EXTENTS {
-                return;
-            }
-            let Some(job) = s.dirty.take() else { return };
-            let index = job.piece * self.path.piece() / self.path.chunk_size();
-            let sync = sync.contains(&index).then(|| s.unsynced.get(&index).copied());
-            self.path.runtime.spawn(self.clone().send(job, index, sync));
-        }
-    }
-
-    /// Sends a piece. `sync`: to be made stable at once, together with what was acknowledged before under that number.
-    async fn send(self: Arc<Self>, job: Job, index: u64, sync: Option<Option<u64>>) {
-        let result = self.send_extents(job.extents, index, sync.is_some()).await;
-        let mut s = self.state.lock();
-        match (&result, sync) {
-            (Ok(()), Some(before)) => s.made_stable(index, before),
-            (Ok(()), None) => s.acknowledged(index),
-            (Err(_), _) if s.forgotten => {}
-            (Err(e), _) => {
-                tracing::error!(inode = self.inode.0, chunk_index = index, "written data is lost: {e}");
-                s.error.get_or_insert_with(|| e.clone());
-                // What of the piece did arrive is unsynced.
-                s.acknowledged(index);
-            }
-        }
-        let before = s.dirty.memory();
-        let range = s.dirty.done(job.piece);
-        self.path.memory.change(before, s.dirty.memory());
-        s.ahead.invalidate(range);
-        self.start(&mut s, &HashSet::new());
-        let clean = self.settle(&mut s);
-        drop(s);
-        self.progress.notify_waiters();
-        if clean {
-            self.path.written_back(self.inode);
-        }
-    }
-
-    async fn send_extents(&self, extents: Vec<(u64, Bytes)>, index: u64, sync: bool) -> Result<(), FsError> {
-        let base = index * self.path.chunk_size();
-        let write = |(at, data): (u64, Bytes)| {
-            let write = ChunkWrite { offset: (at - base) as u32, body: Body::Data(data), sync };
-            self.path.replicas.write((self.inode, index), write)
-        };
-        if let [_] = &extents[..] {
-            let mut extents = extents;
-            return match extents.pop() {
-                Some(only) => write(only).await,
-                None => Ok(()),
-            };
-        }
-        futures::stream::iter(extents.into_iter().map(write))
-            .buffer_unordered(FLYING_EXTENTS)
-            .try_collect::<()>()
-            .await
-    }
-
     /// Takes the file from the list of those with dirty data when it has none. True: it has none.
     pub(super) fn settle(&self, s: &mut State) -> bool {
         let clean = s.dirty.is_clean();
@@ -231,7 +161,7 @@ impl FileData {
         if let Some(then) = written {
             s.dirty.want_older(then);
         }
-        self.start(&mut s, &HashSet::new());
+        self.start(&mut s);
         s.ahead.expire(read);
         if !s.ahead.is_empty() {
             self.path.note_reader(self);
@@ -279,7 +209,7 @@ impl Drop for Busy<'_> {
         let mut s = self.file.state.lock();
         s.dirty.end_busy(&self.range);
         s.ahead.invalidate(self.range.clone());
-        self.file.start(&mut s, &HashSet::new());
+        self.file.start(&mut s);
         drop(s);
         self.file.progress.notify_waiters();
     }

@@ -14,6 +14,7 @@ mod prefetched;
 mod primary;
 mod read;
 mod resize;
+mod send;
 mod service;
 mod write;
 

@@ -196,7 +196,7 @@ impl Peer {
                 backoff: Backoff::new(FIRST_BACKOFF, MOST_BACKOFF),
                 retry_at: None,
                 suspect_until: None,
-                latency: Latency::new(),
+                latency: Latency::default(),
             }),
         }
     }

@@ -48,7 +48,7 @@ impl FileData {
             s.dirty.want_all();
         }
         if full || tight {
-            self.start(&mut s, &HashSet::new());
+            self.start(&mut s);
         }
         true
     }
@@ -97,7 +97,7 @@ impl FileData {
         self.wait(|s| {
             if s.dirty.gathers(range.clone()) {
                 s.dirty.want_all();
-                self.start(s, &HashSet::new());
+                self.start(s);
                 return None;
             }
             if s.dirty.in_flight(range.clone()) {
@@ -143,7 +143,7 @@ impl FileData {
     pub fn push(self: &Arc<Self>) {
         let mut s = self.state.lock();
         s.dirty.want_all();
-        self.start(&mut s, &HashSet::new());
+        self.start(&mut s);
     }
 
     /// Everything written before is acknowledged when this returns. Reports (and clears) a recorded error.
@@ -162,16 +162,16 @@ impl FileData {
 
     /// Sends everything that is dirty now and waits for it. With `sync`, a chunk's only write is made stable at once.
     pub(super) async fn drain(self: &Arc<Self>, sync: bool) {
-        let upto = {
+        let (upto, taken) = {
             let mut s = self.state.lock();
             if s.dirty.is_clean() {
                 return;
             }
             let single = if sync { s.single_writes(self.path.chunk_size()) } else { HashSet::new() };
             let upto = s.dirty.want_all();
-            self.start(&mut s, &single);
-            upto
+            (upto, self.take(&mut s, &single))
         };
+        self.start_here(taken);
         self.wait(|s| s.dirty.reached(upto).then_some(())).await;
     }
 

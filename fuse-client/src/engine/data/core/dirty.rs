@@ -97,7 +97,7 @@ impl Dirty {
         let first = self.writes;
         let g = self.pieces.entry(number).or_insert_with(|| {
             self.order.insert((first, number));
-            Gathering { piece: Piece::new(), first, since: now }
+            Gathering { piece: Piece::default(), first, since: now }
         });
         let before = g.piece.memory();
         let was_full = g.piece.bytes() as u64 == self.piece_size;

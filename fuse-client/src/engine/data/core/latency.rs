@@ -13,12 +13,14 @@ pub struct Latency {
     p95: u32,
 }
 
-impl Latency {
+impl Default for Latency {
     /// No answer yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { samples: [0; KEPT], count: 0, p95: 0 }
     }
+}
 
+impl Latency {
     /// An answer took `micros`.
     pub fn record(&mut self, micros: u32) {
         self.samples[self.count as usize % KEPT] = micros;
@@ -43,7 +45,7 @@ mod tests {
 
     #[test]
     fn nineteen_of_twenty_are_faster() {
-        let mut l = Latency::new();
+        let mut l = Latency::default();
         for i in 0..64 {
             l.record(if i % 16 == 0 { 9000 } else { 100 });
         }

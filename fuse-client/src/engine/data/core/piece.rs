@@ -42,12 +42,14 @@ impl Fragment {
     }
 }
 
-impl Piece {
+impl Default for Piece {
     /// Nothing is dirty yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { content: Content::Fragments(Vec::new()) }
     }
+}
 
+impl Piece {
     /// Writes at `at`. `size` is the piece's length, which the data does not exceed.
     pub fn write(&mut self, size: usize, at: usize, data: &[u8]) {
         if let Content::Fragments(fragments) = &mut self.content {

@@ -19,7 +19,7 @@ fn compare(piece: &Piece, model: &[Option<u8>]) {
 fn holds_what_was_written() {
     for (seed, size) in (0..40).flat_map(|seed| [(seed, 1000), (seed, 200_000)]) {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut piece = Piece::new();
+        let mut piece = Piece::default();
         let mut model = vec![None; size];
         for _ in 0..60 {
             let at = rng.random_range(0..size);
@@ -51,7 +51,7 @@ fn holds_what_was_written() {
 
 #[test]
 fn scattered_small_writes_cost_what_they_weigh() {
-    let mut piece = Piece::new();
+    let mut piece = Piece::default();
     for i in 0..4 {
         piece.write(1 << 20, i * 200_000, &[1; 4096]);
     }
