@@ -108,10 +108,14 @@ impl<P> Replay<P> {
         &self.blocks
     }
 
-    /// Epoch, set and seq, and the writes that the journal still knows.
+    /// Epoch, set and seq.
+    pub fn meta(&self) -> ChunkMeta {
+        ChunkMeta { suspect: self.meta.suspect | self.touched, ..self.meta.clone() }
+    }
+
+    /// The same, and the writes that the journal still knows.
     pub fn finish(self) -> (ChunkMeta, Recent) {
-        let suspect = self.meta.suspect | self.touched;
-        (ChunkMeta { suspect, ..self.meta }, self.recent)
+        (self.meta(), self.recent)
     }
 }
 

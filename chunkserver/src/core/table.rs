@@ -92,6 +92,10 @@ impl Table {
             if entry == Entry::default() {
                 return;
             }
+            // The pages in between may hold anything in the file.
+            for page in self.len() / PER_PAGE..block / PER_PAGE {
+                self.dirty |= 1 << page.min(63);
+            }
             self.entries.resize(at + 1, Entry::default());
         }
         self.entries[at] = entry;

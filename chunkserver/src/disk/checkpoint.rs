@@ -3,6 +3,7 @@
 
 use super::chunk_file::ChunkFile;
 use super::error::DiskError;
+use super::storage::StorageFile;
 use super::store::{Disk, table};
 use crate::core::layout::encode_header;
 use std::collections::BTreeSet;
@@ -14,7 +15,9 @@ const ONE_BY_ONE: usize = 64;
 
 /// The parts of a chunk file that have changed: (offset, bytes).
 struct Changed {
-    chunk: Arc<ChunkFile>,
+    /// Opened while the chunk was known to be there: by its name another one may be found later.
+    file: Arc<dyn StorageFile>,
+    dir: String,
     parts: Vec<(u64, Vec<u8>)>,
     fresh: bool,
 }
@@ -40,20 +43,19 @@ impl Disk {
         let dirty = std::mem::take(&mut *self.dirty.lock());
         let mut all = Vec::with_capacity(dirty.len());
         for chunk in dirty.into_values() {
-            all.extend(self.collect(chunk));
+            all.extend(self.collect(&chunk)?);
         }
         // A table must not be on the disk before the records of what it says are.
         self.stable(self.journal.sync())?;
         let mut dirs = BTreeSet::new();
         for c in &all {
-            let file = self.file(&c.chunk)?;
             for (at, bytes) in &c.parts {
-                self.stable(file.write_at(&[bytes], *at))?;
+                self.stable(c.file.write_at(&[bytes], *at))?;
             }
             if all.len() <= ONE_BY_ONE {
-                self.stable(file.sync())?;
+                self.stable(c.file.sync())?;
                 if c.fresh {
-                    dirs.insert(c.chunk.dir());
+                    dirs.insert(c.dir.clone());
                 }
             }
         }
@@ -66,12 +68,13 @@ impl Disk {
         self.stable(self.journal.release(upto))
     }
 
-    fn collect(&self, chunk: Arc<ChunkFile>) -> Option<Changed> {
+    fn collect(&self, chunk: &Arc<ChunkFile>) -> Result<Option<Changed>, DiskError> {
         let mut state = chunk.state.lock();
         state.registered = false;
         if state.deleted {
-            return None;
+            return Ok(None);
         }
+        let file = self.file(chunk)?;
         let mut parts = Vec::new();
         let at = self.settings.geometry.table();
         parts.extend(table(&mut state).take_dirty_pages().into_iter().map(|(o, b)| (at + o, b)));
@@ -80,8 +83,7 @@ impl Disk {
         parts.push((0, encode_header(chunk.id, &state.meta, state.stored).to_vec()));
         state.header_dirty = false;
         let fresh = std::mem::take(&mut state.fresh);
-        drop(state);
-        Some(Changed { chunk, parts, fresh })
+        Ok(Some(Changed { file, dir: chunk.dir(), parts, fresh }))
     }
 
     /// Drops the tables of chunks that have not been used since the last call.

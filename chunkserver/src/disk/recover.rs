@@ -5,12 +5,12 @@ use super::error::DiskError;
 use super::journal::{self, Journal, Scan};
 use super::storage::Storage;
 use super::store::{Disk, DiskSettings};
-use crate::core::layout::{ChunkMeta, ENTRY, HEADER, HeaderError, decode_header, encode_header};
+use crate::core::layout::{ENTRY, HEADER, HeaderError, decode_header, encode_header};
 use crate::core::recent::Recent;
-use crate::core::record::{Body, Record};
-use crate::core::table::{Entry, Table};
+use crate::core::replay::Replay;
+use crate::core::table::Table;
 use cairn_proto::block::BLOCK;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -22,26 +22,11 @@ pub struct Recovered {
     pub recent: Recent,
 }
 
-/// What the journal says of a chunk.
-#[derive(Default)]
-struct Replay {
-    meta: ChunkMeta,
+/// A chunk as its file and the journal describe it.
+struct Chunk {
+    replay: Replay<(usize, u64)>,
+    /// Entries in the file's table.
     stored: u32,
-    /// No header was found: the chunk exists only if the journal says so.
-    blank: bool,
-    touched: bool,
-    deleted: bool,
-    /// The last word on each block: of several images only the last is written, since a later large
-    /// write went over it without leaving its content in the journal.
-    blocks: BTreeMap<u32, Last>,
-    recent: Recent,
-}
-
-#[derive(Clone, Copy)]
-struct Last {
-    entry: Entry,
-    /// Where the content is: (index of the segment's file, offset).
-    content: Option<(usize, u64)>,
 }
 
 impl Disk {
@@ -54,25 +39,27 @@ impl Disk {
         let scan = journal::scan(&storage, settings.segment_bytes)?;
         let records = scan.records.len();
         for found in &scan.records {
-            let chunk = chunks.entry(found.record.chunk).or_insert_with(|| Replay {
-                blank: true,
-                meta: ChunkMeta { epoch: found.record.epoch, ..ChunkMeta::default() },
-                ..Replay::default()
-            });
-            chunk.add(&found.record, (found.file, found.content));
+            let new = || Chunk { replay: Replay::new(None), stored: 0 };
+            let chunk = chunks.entry(found.record.chunk).or_insert_with(new);
+            let content = |i: u32| (found.file, found.content + u64::from(i) * BLOCK as u64);
+            chunk.replay.add(&found.record, content);
         }
         let mut recovered = Vec::new();
-        for (id, replay) in chunks {
-            if replay.deleted || (replay.blank && !replay.touched) {
+        for (id, mut chunk) in chunks {
+            if !chunk.replay.exists() {
                 match storage.remove(&path(id)) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
                     _ => continue,
                 }
             }
-            if replay.touched {
-                replay.write(id, &*storage, &settings, &scan)?;
+            if chunk.replay.starts_anew() {
+                // The table is the old replica's. Blocks of the new one may be in the file already.
+                chunk.stored = 0;
             }
-            recovered.push(replay.finish(id));
+            if chunk.replay.is_touched() {
+                chunk.write(id, &*storage, &settings, &scan)?;
+            }
+            recovered.push(chunk.finish(id));
         }
         if records > 0 {
             storage.sync_all()?;
@@ -85,7 +72,7 @@ impl Disk {
 }
 
 /// The chunks that have a file, with what its header says.
-fn headers(storage: &dyn Storage) -> Result<HashMap<u64, Replay>, DiskError> {
+fn headers(storage: &dyn Storage) -> Result<HashMap<u64, Chunk>, DiskError> {
     let mut chunks = HashMap::new();
     for dir in storage.list("chunks")? {
         for name in storage.list(&format!("chunks/{dir}"))? {
@@ -97,10 +84,10 @@ fn headers(storage: &dyn Storage) -> Result<HashMap<u64, Replay>, DiskError> {
             storage.open(&path(id), false)?.read_at(&mut b, 0)?;
             match decode_header(id, &b) {
                 Ok((meta, stored)) => {
-                    chunks.insert(id, Replay { meta, stored, ..Replay::default() });
+                    chunks.insert(id, Chunk { replay: Replay::new(Some(meta)), stored });
                 }
                 Err(HeaderError::Blank) => {
-                    chunks.insert(id, Replay { blank: true, ..Replay::default() });
+                    chunks.insert(id, Chunk { replay: Replay::new(None), stored: 0 });
                 }
                 Err(e @ HeaderError::Newer(_)) => {
                     return Err(DiskError::Io(io::Error::new(io::ErrorKind::Unsupported, e)));
@@ -112,49 +99,10 @@ fn headers(storage: &dyn Storage) -> Result<HashMap<u64, Replay>, DiskError> {
     Ok(chunks)
 }
 
-impl Replay {
-    fn add(&mut self, r: &Record, content: (usize, u64)) {
-        self.touched = true;
-        let mut set = |block: u32, entry: Entry, content| {
-            self.blocks.insert(block, Last { entry, content });
-        };
-        match &r.body {
-            Body::Image(crcs) => {
-                for (i, crc) in crcs.iter().enumerate() {
-                    let at = content.1 + (i * BLOCK) as u64;
-                    set(r.first + i as u32, Entry::data(*crc, r.seq), Some((content.0, at)));
-                }
-            }
-            Body::Large(crcs) => {
-                for (i, crc) in crcs.iter().enumerate() {
-                    set(r.first + i as u32, Entry::data(*crc, r.seq), None);
-                }
-            }
-            Body::Zero(count) => {
-                let entry = if r.seq == 0 { Entry::default() } else { Entry::zeroed(r.seq) };
-                for block in r.first..r.first.saturating_add(*count) {
-                    set(block, entry, None);
-                }
-            }
-            Body::Epoch { wanted, in_sync } => {
-                if r.epoch >= self.meta.epoch {
-                    self.meta.epoch = r.epoch;
-                    self.meta.wanted = *wanted;
-                    self.meta.in_sync = in_sync.clone();
-                }
-            }
-            Body::Delete => self.deleted = true,
-            Body::Level | Body::Dirty => {}
-        }
-        if !r.more {
-            self.meta.seq = self.meta.seq.max(r.seq);
-            self.recent.add(r.id, r.seq);
-        }
-    }
-
+impl Chunk {
     /// Brings the chunk file up to what the journal says.
     fn write(
-        &self,
+        &mut self,
         id: u64,
         storage: &dyn Storage,
         settings: &DiskSettings,
@@ -166,7 +114,7 @@ impl Replay {
         file.read_at(&mut bytes, geometry.table())?;
         let mut table = Table::decode(&bytes);
         let mut content = [0; BLOCK];
-        for (block, last) in self.blocks.range(..geometry.blocks()) {
+        for (block, last) in self.replay.blocks().range(..geometry.blocks()) {
             if let Some((segment, at)) = last.content {
                 scan.files[segment].read_at(&mut content, at)?;
                 let to = geometry.data() + u64::from(*block) * BLOCK as u64;
@@ -177,22 +125,17 @@ impl Replay {
         for (at, page) in table.take_dirty_pages() {
             file.write_at(&[&page], geometry.table() + at)?;
         }
-        let meta = ChunkMeta { suspect: true, ..self.meta.clone() };
+        let meta = self.replay.meta();
         file.write_at(&[&encode_header(id, &meta, table.len())], 0)?;
+        self.stored = table.len();
         Ok(())
     }
 
     fn finish(self, id: u64) -> Recovered {
-        let highest = self.blocks.keys().next_back().map_or(0, |b| b + 1);
-        let mut meta = self.meta;
-        meta.suspect |= self.touched;
-        let state = FileState {
-            stored: self.stored.max(highest),
-            unverified: meta.suspect,
-            fresh: self.touched,
-            meta,
-            ..FileState::default()
-        };
-        Recovered { file: Arc::new(ChunkFile::new(id, state)), recent: self.recent }
+        let fresh = self.replay.is_touched();
+        let (meta, recent) = self.replay.finish();
+        let unverified = meta.suspect;
+        let state = FileState { stored: self.stored, unverified, fresh, meta, ..FileState::default() };
+        Recovered { file: Arc::new(ChunkFile::new(id, state)), recent }
     }
 }

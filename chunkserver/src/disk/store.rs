@@ -1,6 +1,6 @@
 //! A disk's chunks: read and changed a block at a time.
 
-use super::chunk_file::{ChunkFile, FileState};
+use super::chunk_file::{ChunkFile, FileState, path};
 use super::error::DiskError;
 use super::journal::Journal;
 use super::storage::{Storage, StorageFile};
@@ -13,7 +13,7 @@ use cairn_proto::block::{BLOCK, PIECE, crc32c, pieces, zero_block_crc};
 use cairn_proto::data::Buffer;
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +38,8 @@ pub struct Disk {
     pub(super) journal: Journal,
     pub(super) dirty: Mutex<HashMap<u64, Arc<ChunkFile>>>,
     pub(super) checkpointing: Mutex<()>,
+    /// Files of deleted replicas, to be removed a few at a time.
+    doomed: Mutex<BTreeSet<u64>>,
     files: Mutex<LruCache<u64, Arc<dyn StorageFile>>>,
     free: AtomicU64,
     total: AtomicU64,
@@ -107,6 +109,7 @@ impl Disk {
             journal,
             dirty: Mutex::default(),
             checkpointing: Mutex::default(),
+            doomed: Mutex::default(),
             files: Mutex::new(LruCache::new(open)),
             free: AtomicU64::new(u64::MAX),
             total: AtomicU64::new(0),
@@ -164,6 +167,15 @@ impl Disk {
     /// A new replica without content.
     pub fn create(&self, id: u64, meta: ChunkMeta) -> Result<Arc<ChunkFile>, DiskError> {
         self.working()?;
+        {
+            let mut doomed = self.doomed.lock();
+            if doomed.contains(&id) {
+                // The file of the replica that was here before.
+                self.check(self.journal.sync())?;
+                self.unlink(id)?;
+                doomed.remove(&id);
+            }
+        }
         let state = FileState { table: Some(Table::default()), fresh: true, ..FileState::default() };
         let chunk = Arc::new(ChunkFile::new(id, state));
         self.set_meta(&chunk, meta)?;
@@ -193,30 +205,44 @@ impl Disk {
         Ok(())
     }
 
-    /// Removes a replica. Its file goes when [`Self::unlink`] is called.
+    /// Removes a replica. Its file goes when [`Self::unlink_some`] is called.
     pub fn delete(&self, chunk: &Arc<ChunkFile>) -> Result<(), DiskError> {
         let mut state = self.begin(chunk)?;
         state.deleted = true;
         let r = self.record(chunk, &mut state, Body::Delete, 0, false).map(drop);
         drop(state);
         self.files.lock().pop(&chunk.id);
-        self.dirty.lock().remove(&chunk.id);
+        let mut doomed = self.doomed.lock();
+        let mut dirty = self.dirty.lock();
+        if dirty.get(&chunk.id).is_some_and(|c| Arc::ptr_eq(c, chunk)) {
+            dirty.remove(&chunk.id);
+        }
+        doomed.insert(chunk.id);
         r
     }
 
-    /// Removes the files of deleted replicas.
-    pub fn unlink(&self, chunks: &[Arc<ChunkFile>]) -> Result<(), DiskError> {
+    /// Removes the files of at most so many deleted replicas.
+    pub fn unlink_some(&self, most: usize) -> Result<(), DiskError> {
+        let ids: Vec<u64> = self.doomed.lock().iter().take(most).copied().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
         // First the records: a file must not be gone while its chunk might come back without it.
         self.check(self.journal.sync())?;
-        for c in chunks {
-            match self.storage.remove(&c.path()) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(chunk = c.id, "cannot remove a chunk file: {e}");
-                }
-                _ => {}
+        for id in ids {
+            let mut doomed = self.doomed.lock();
+            if doomed.remove(&id) {
+                self.unlink(id)?;
             }
         }
         Ok(())
+    }
+
+    fn unlink(&self, id: u64) -> Result<(), DiskError> {
+        match self.storage.remove(&path(id)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => self.check(Err(e)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a change may be made: there is room for it, and the blocks that it changes in part are good.

@@ -1,9 +1,9 @@
 //! A thread for each disk that makes writes stable: all who wait share one sync of the journal, and are
 //! answered from this thread, which saves waking another one.
 
+use super::ChunkFile;
 use super::error::DiskError;
 use super::store::Disk;
-use super::{ChunkFile, storage::StorageFile};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 
@@ -87,14 +87,13 @@ impl Disk {
             return Err(DiskError::Failed);
         }
         for c in chunks {
-            let fresh = {
+            let (file, fresh) = {
                 let mut state = c.state.lock();
-                if !std::mem::take(&mut state.unsynced) || state.deleted {
+                if state.deleted || !std::mem::take(&mut state.unsynced) {
                     continue;
                 }
-                std::mem::take(&mut state.fresh)
+                (self.file(c)?, std::mem::take(&mut state.fresh))
             };
-            let file: Arc<dyn StorageFile> = self.file(c)?;
             self.stable(file.sync())?;
             if fresh {
                 self.stable(self.storage.sync_dir(&c.dir()))?;

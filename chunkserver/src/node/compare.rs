@@ -7,6 +7,7 @@ use super::chunk::{Chunk, Machine};
 use super::effects::INSTALL_BLOCKS;
 use super::reads::TABLE_ENTRIES;
 use super::state::Node;
+use crate::core::differences::{Told, at, better, differing, is_bad};
 use crate::core::layout::ChunkMeta;
 use crate::core::replica::{Event, Fault};
 use crate::disk::DiskError;
@@ -23,11 +24,8 @@ use tokio::sync::oneshot;
 /// For one question to a member.
 const LIMIT: Duration = Duration::from_secs(2);
 /// A member that cannot be reached may be starting: so long it is waited for.
-const STARTING: Duration = Duration::from_millis(1500);
+pub(super) const STARTING: Duration = Duration::from_millis(1500);
 const AGAIN: Duration = Duration::from_millis(100);
-
-/// What replicas are told of a block: (checksum, version).
-type Told = (u32, u64);
 
 /// A member that did not do its part, or this server itself.
 pub(super) struct Failed {
@@ -161,7 +159,7 @@ fn decoded<M: Message + Default>(server: u32, reply: &Reply) -> Result<M, Failed
     reply.meta().map_err(|_| Failed { server, fault: Fault::Disk })
 }
 
-async fn state(
+pub(super) async fn state(
     node: &Arc<Node>,
     chunk: &Chunk,
     meta: &ChunkMeta,
@@ -223,15 +221,6 @@ pub(super) fn own_table(chunk: &Chunk) -> Result<Vec<Told>, DiskError> {
     Ok(chunk.unit.disk.told(&chunk.file, 0, u32::MAX)?.0)
 }
 
-/// How good a block is: a bad one is worse than one that was never written.
-fn rank((crc, version): Told) -> (u64, bool) {
-    (version, !(version == 0 && crc == 1))
-}
-
-fn at(table: &[Told], block: usize) -> Told {
-    table.get(block).copied().unwrap_or_default()
-}
-
 /// Takes over the blocks that a member has in a higher version.
 async fn fetch_newer(
     node: &Arc<Node>,
@@ -244,14 +233,11 @@ async fn fetch_newer(
     let here = |e: DiskError| failed_here(node.config.id, chunk, &e);
     let own = own_table(chunk).map_err(here)?;
     let longest = tables.iter().map(Vec::len).chain([own.len()]).max().unwrap_or(0);
-    let best = |block: usize| {
-        let newest = tables.iter().enumerate().max_by_key(|(_, t)| rank(at(t, block)));
-        newest.filter(|(_, t)| rank(at(t, block)) > rank(at(&own, block))).map(|(i, _)| i)
-    };
+    let best = |block: usize| better(&own, tables, block);
     let mut block = 0;
     while block < longest {
         let Some(i) = best(block) else {
-            if rank(at(&own, block)) == (0, false) && chunk.file.meta().suspect {
+            if is_bad(at(&own, block)) && chunk.file.meta().suspect {
                 // Nobody has it whole: torn by a crash, before anyone was promised that it is stable.
                 tracing::warn!(chunk = chunk.id, block, "taken as it is: no replica has it whole");
                 chunk.unit.disk.adopt(&chunk.file, block as u32, seq).map_err(here)?;
@@ -303,28 +289,10 @@ async fn send_differing(
     table: &[Told],
 ) -> Result<(), Failed> {
     let own = own_table(chunk).map_err(|e| failed_here(node.config.id, chunk, &e))?;
-    for (first, count) in differing(&own, table) {
+    for (first, count) in differing(&own, table, INSTALL_BLOCKS) {
         install(node, chunk, meta, member, (first, count)).await?;
     }
     Ok(())
-}
-
-/// The runs of blocks (first, count) in which two tables differ, at most one Install each. Blocks that are
-/// bad here are left out: they cannot be sent.
-pub(super) fn differing(own: &[Told], other: &[Told]) -> Vec<(u32, u32)> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for block in 0..own.len().max(other.len()) {
-        let mine = at(own, block);
-        if mine == at(other, block) || rank(mine) == (0, false) {
-            continue;
-        }
-        let block = block as u32;
-        match runs.last_mut() {
-            Some(r) if r.0 + r.1 == block && r.1 < INSTALL_BLOCKS => r.1 += 1,
-            _ => runs.push((block, 1)),
-        }
-    }
-    runs
 }
 
 async fn install(
@@ -394,17 +362,4 @@ pub(super) fn ask_primary(node: &Arc<Node>, chunk: &Arc<Chunk>) {
         }
         chunk.asking.store(false, Ordering::Release);
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn differing_blocks_come_in_runs_and_bad_ones_are_left_out() {
-        let own = [(5, 1), (6, 2), (0, 0), (1, 0), (7, 3)];
-        let other = [(5, 1), (6, 1), (9, 1), (4, 4)];
-        assert_eq!(differing(&own, &other), [(1, 2), (4, 1)]);
-        assert!(rank((1, 0)) < rank((0, 0)) && rank((0, 0)) < rank((9, 1)));
-    }
 }

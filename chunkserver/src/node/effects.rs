@@ -182,6 +182,9 @@ impl Chunk {
     }
 
     fn record(self: &Arc<Self>, node: &Arc<Node>, meta: ChunkMeta) {
+        if self.is_retired() {
+            return;
+        }
         let epoch = meta.epoch;
         tracing::debug!(chunk = self.id, epoch, set = ?meta.in_sync, "epoch");
         if let Err(e) = self.unit.disk.set_meta(&self.file, meta) {

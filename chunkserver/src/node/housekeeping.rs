@@ -90,23 +90,14 @@ async fn unlink(node: Arc<Node>) {
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let gone: Vec<_> = {
-            let mut all = node.unlinking.lock();
-            let n = all.len().min(UNLINKS);
-            all.drain(..n).collect()
-        };
         for unit in &node.disks {
-            let mine = gone.iter().filter(|(u, _)| Arc::ptr_eq(u, unit)).map(|(_, f)| f.clone());
-            let mine: Vec<_> = mine.collect();
             let disk = unit.disk.clone();
-            if !mine.is_empty() {
-                off_thread(move || {
-                    if let Err(e) = disk.unlink(&mine) {
-                        tracing::warn!("cannot remove chunk files: {e}");
-                    }
-                })
-                .await;
-            }
+            off_thread(move || {
+                if let Err(e) = disk.unlink_some(UNLINKS) {
+                    tracing::warn!("cannot remove chunk files: {e}");
+                }
+            })
+            .await;
         }
     }
 }

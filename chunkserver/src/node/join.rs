@@ -3,8 +3,10 @@
 
 use super::chunk::Chunk;
 use super::compare::{self, Failed};
+use super::effects::INSTALL_BLOCKS;
 use super::master::epoch_event;
 use super::state::Node;
+use crate::core::differences::differing;
 use crate::core::replica::{Event, Fault};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,9 @@ const TRIES: usize = 5;
 
 /// Does it; `Err` says why not.
 pub(super) async fn add_replica(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
+    // It may just be starting, and writes are not to be held up by that.
+    let meta = chunk.replica.lock().meta();
+    compare::state(node, chunk, &meta, target, compare::STARTING).await.map_err(|f| text(&f))?;
     chunk.handle(node, Event::Join { target });
     still_joining(chunk, target)?;
     let done = bring_up(node, chunk, target).await;
@@ -46,7 +51,7 @@ async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(
     let theirs = compare::table(node, chunk, epoch, target).await.map_err(|f| text(&f))?;
     let own = compare::own_table(chunk).map_err(|e| e.to_string())?;
     let window = Arc::new(Semaphore::new(WINDOW));
-    for run in compare::differing(&own, &theirs) {
+    for run in differing(&own, &theirs, INSTALL_BLOCKS) {
         let permit = window.clone().acquire_owned().await.map_err(|e| e.to_string())?;
         still_joining(chunk, target)?;
         let (c, n) = (chunk.clone(), node.clone());

@@ -59,7 +59,6 @@ pub struct Node {
     pub traffic: Traffic,
     pub(super) chunks: RwLock<HashMap<u64, Arc<Chunk>>>,
     pub(super) ticking: Mutex<Vec<Arc<Chunk>>>,
-    pub(super) unlinking: Mutex<Vec<(Arc<DiskUnit>, Arc<ChunkFile>)>>,
     digest: AtomicU64,
     lease_until: AtomicU64,
 }
@@ -88,7 +87,6 @@ impl Node {
             traffic: Traffic::default(),
             chunks: RwLock::default(),
             ticking: Mutex::default(),
-            unlinking: Mutex::default(),
             digest: AtomicU64::new(0),
             lease_until: AtomicU64::new(0),
         }
@@ -151,13 +149,14 @@ impl Node {
 
     /// Removes a replica, its file a little later.
     pub fn delete(&self, id: u64) {
-        let Some(chunk) = self.chunks.write().remove(&id) else { return };
+        // Until it is gone from the disk nobody may make it anew.
+        let mut chunks = self.chunks.write();
+        let Some(chunk) = chunks.remove(&id) else { return };
         let epoch = chunk.retire();
         self.digest_change(id, epoch, 0);
         if let Err(e) = chunk.unit.disk.delete(&chunk.file) {
             tracing::warn!(chunk = id, "cannot delete a replica: {e}");
         }
-        self.unlinking.lock().push((chunk.unit.clone(), chunk.file.clone()));
     }
 
     /// A replica's epoch has changed (0: there was none, or there is none any more).
