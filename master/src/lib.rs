@@ -1,7 +1,7 @@
 //! CairnFS: names, inodes, chunk table, membership, repair.
 //!
-//! [`core`] decides and performs nothing; [`owner`] is the one thread that holds the state, runs the
-//! cores over the [`store`] and commits; [`shell`] speaks gRPC.
+//! [`core`] decides and performs nothing; [`owner`] holds the state, runs the cores over the [`store`] and
+//! commits, for one caller at a time; [`shell`] speaks gRPC.
 
 mod config;
 pub mod core;

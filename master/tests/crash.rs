@@ -1,5 +1,7 @@
 //! A master in a process of its own, killed without warning while operations are under way.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::collections::BTreeMap;

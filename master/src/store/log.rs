@@ -17,7 +17,7 @@ use crate::core::scratch::Batch;
 
 const NAME: &str = "log";
 /// Bytes.
-const SIZE: usize = 16 << 20;
+const SIZE: usize = 8 << 20;
 
 /// The log, open for appending.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 mod directory;
 mod disk;
+mod engine;
 mod log;
 mod memory;
 
