@@ -155,7 +155,7 @@ fn claim(config: &Config, dirs: &mut [DiskDir], r: &Registration) -> Result<Iden
     let reg = &r.registered;
     let cluster = <[u8; 16]>::try_from(&reg.cluster_id[..]).map_err(|_| Error::Nonsense("cluster id"))?;
     let chunk_size = reg.chunk_size;
-    if chunk_size == 0 || chunk_size % BLOCK as u64 != 0 || chunk_size > CHUNK_MOST {
+    if chunk_size == 0 || !chunk_size.is_multiple_of(BLOCK as u64) || chunk_size > CHUNK_MOST {
         return Err(Error::Nonsense("chunk size"));
     }
     let segment_bytes = config.journal_segment_bytes.max(1 << 20).next_multiple_of(BLOCK as u64);

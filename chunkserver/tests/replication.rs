@@ -1,5 +1,7 @@
 //! Three chunkservers, a small master, a client: on loopback.
 
+#![allow(clippy::unwrap_used, clippy::too_many_lines)]
+
 mod common;
 
 use bytes::Bytes;

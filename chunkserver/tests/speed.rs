@@ -1,5 +1,7 @@
 //! How fast three chunkservers on one machine are. Not run by default: `cargo test --release -- --ignored speed`.
 
+#![allow(clippy::unwrap_used, clippy::too_many_lines)]
+
 mod common;
 
 use bytes::Bytes;
@@ -16,14 +18,26 @@ async fn client(c: &TestCluster, n: usize) -> Client {
     Client::connect(&to, Preamble::client(CLUSTER, 9), n as u32, Duration::from_secs(2)).await.unwrap()
 }
 
+/// What was done, how fast, and for how much processor time of all involved (client, three servers).
+fn show(what: &str, n: usize, unit: &str, (took, cpu): (Duration, Duration)) {
+    let per = cpu.as_micros() as f64 / n as f64;
+    let rate = n as f64 / took.as_secs_f64();
+    println!("{what}: {rate:.0} {unit}/s, {:.0} us each, {per:.0} us of processor each", 1e6 / rate);
+}
+
+fn cpu() -> Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
 /// Keeps `depth` requests in flight; returns the time for all.
 async fn pipelined(
     client: &Client,
     depth: usize,
     n: usize,
     mut request: impl FnMut(usize) -> (Header, Vec<u8>, Bytes),
-) -> Duration {
-    let begun = Instant::now();
+) -> (Duration, Duration) {
+    let (begun, cpu_before) = (Instant::now(), cpu());
     let mut flight = VecDeque::new();
     for i in 0..n {
         if flight.len() == depth {
@@ -37,7 +51,7 @@ async fn pipelined(
     for p in flight {
         assert_eq!(p.answer().await.unwrap().status(), Status::Ok);
     }
-    begun.elapsed()
+    (begun.elapsed(), cpu() - cpu_before)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,15 +63,15 @@ async fn speed() {
     c.write(1, 0, &mib, false).await;
     let one = client(&c, 1).await;
     let per_chunk = (CHUNK >> 20) as usize;
-    for round in ["new", "again"] {
+    for (round, what) in ["1 MiB writes, new", "1 MiB writes, over"].into_iter().enumerate() {
         let took = pipelined(&one, 8, 256, |i| {
             let info = &infos[i / per_chunk];
             let at = (i % per_chunk) << 20;
-            let (h, m) = write_frame(info, i as u64 + 10, at as u32, &mib, false);
+            let (h, m) = write_frame(info, (round * 1000 + i) as u64 + 10, at as u32, &mib, false);
             (h, m, mib.clone())
         })
         .await;
-        println!("1 MiB writes, {round}: {:.0} MiB/s", 256.0 / took.as_secs_f64());
+        show(what, 256, "MiB", took);
     }
     let block = pattern(2, 4096);
     let n = 20_000;
@@ -69,11 +83,7 @@ async fn speed() {
             (h, m, block.clone())
         })
         .await;
-        let each = took.as_micros() as f64 / n as f64;
-        println!(
-            "4 KiB writes, sync {sync}, depth {depth}: {:.0}/s, {each:.0} us each",
-            n as f64 / took.as_secs_f64()
-        );
+        show(&format!("4 KiB writes, sync {sync}, depth {depth}"), n, "", took);
     }
     for depth in [1, 64] {
         let n = 50_000 * depth / 64 + 2000;
@@ -83,7 +93,7 @@ async fn speed() {
             (header, meta.clone(), Bytes::new())
         })
         .await;
-        println!("4 KiB reads, depth {depth}: {:.0}/s", n as f64 / took.as_secs_f64());
+        show(&format!("4 KiB reads, depth {depth}"), n, "", took);
     }
     let meta = ReadMeta { len: 1 << 20 }.encode_to_vec();
     let took = pipelined(&one, 4, 512, |i| {
@@ -91,7 +101,7 @@ async fn speed() {
         (header, meta.clone(), Bytes::new())
     })
     .await;
-    println!("1 MiB reads: {:.0} MiB/s", 512.0 / took.as_secs_f64());
+    show("1 MiB reads", 512, "MiB", took);
     let small = pattern(3, 4096);
     for id in 1000..5000 {
         c.chunk(id, &[1, 2, 3]);
@@ -102,5 +112,5 @@ async fn speed() {
         (h, m, small.clone())
     })
     .await;
-    println!("new chunks of 4 KiB: {:.0}/s", 4000.0 / took.as_secs_f64());
+    show("new chunks of 4 KiB", 4000, "", took);
 }

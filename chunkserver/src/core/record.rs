@@ -112,7 +112,7 @@ impl Record {
         let head = b.get(..HEAD)?;
         let body_len = le32(head, 8) as usize;
         let blocks = le32(head, 68);
-        if le32(head, 0) != MAGIC || le64(head, 16) != lsn || body_len % 4 != 0 {
+        if le32(head, 0) != MAGIC || le64(head, 16) != lsn || !body_len.is_multiple_of(4) {
             return None;
         }
         let body = b.get(HEAD..HEAD.checked_add(body_len)?)?;

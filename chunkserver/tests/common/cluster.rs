@@ -27,9 +27,10 @@ pub struct Server {
 }
 
 pub struct TestCluster {
+    /// Dropped before their directories are.
+    pub servers: Vec<Server>,
     pub dir: TempDir,
     pub master: FakeMaster,
-    pub servers: Vec<Server>,
     clients: HashMap<u32, Client>,
     next_write: AtomicU64,
 }
