@@ -5,11 +5,12 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes in a pooled buffer: one full frame of streaming data and the blocks at its ends.
 const SIZE: usize = crate::block::PIECE + 2 * crate::block::BLOCK;
-/// Buffers kept at most (about 64 MiB).
-const KEPT: usize = 64;
+/// Buffers kept at most (about 64 MiB), unless [`Buffer::keep`] says otherwise.
+static KEPT: AtomicUsize = AtomicUsize::new(64);
 /// Below this a plain allocation is cheaper than the pool.
 const SMALL: usize = 32 << 10;
 
@@ -22,6 +23,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// From now on at most so many buffers (of a little over 1 MiB) wait in the pool for their next use: as many as are
+    /// in use at once at most, where that is bounded.
+    pub fn keep(buffers: usize) {
+        KEPT.store(buffers, Ordering::Relaxed);
+    }
+
     /// A buffer of `len` bytes, whose content is arbitrary (old data or zeros).
     pub fn new(len: usize) -> Self {
         let pooled = if len > SMALL && len <= SIZE { POOL.lock().pop() } else { None };
@@ -62,7 +69,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if self.memory.len() == SIZE {
             let mut pool = POOL.lock();
-            if pool.len() < KEPT {
+            if pool.len() < KEPT.load(Ordering::Relaxed) {
                 pool.push(std::mem::take(&mut self.memory));
             }
         }
