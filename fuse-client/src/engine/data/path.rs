@@ -10,6 +10,7 @@ use super::{ChunkService, DataConfig, WriteBackObserver};
 use crate::engine::error::FsError;
 use cairn_proto::InodeId;
 use cairn_proto::block::PIECE;
+use cairn_proto::data::Buffer;
 use cairn_proto::rpc::{ChunkInfo, ServerInfo};
 use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
@@ -57,6 +58,8 @@ impl DataPath {
         chunks: Arc<dyn ChunkService>,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
+        // Fresh memory is dear, and what is in use is bounded by `memory`.
+        Buffer::keep((config.memory / PIECE).max(16));
         let peers = Peers::new(config.cluster, config.session, config.boot_id.clone());
         let locations = Arc::new(Locations::new(chunks, config.locations));
         let read_ahead = config.memory / READ_AHEAD_SHARE;
