@@ -127,10 +127,9 @@ fn start_threads(
     let runtime = tokio::runtime::Handle::current();
     let adapter = Adapter::new(engine.clone(), runtime.clone());
     let device = Arc::new(device);
-    engine.set_upper_caches(Arc::new(KernelCaches {
-        device: device.clone(),
-        adapter: Arc::downgrade(&adapter),
-    }));
+    let kernel = Arc::new(KernelCaches { device: device.clone(), adapter: Arc::downgrade(&adapter) });
+    adapter.set_kernel(kernel.clone());
+    engine.set_upper_caches(kernel);
     let (alive, ended) = mpsc::channel(1);
     for n in 0..threads {
         let device =

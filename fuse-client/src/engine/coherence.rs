@@ -56,7 +56,7 @@ async fn follow_changes(engine: Weak<Engine>, mut changes: mpsc::UnboundedReceiv
                 engine.share().await;
                 engine.session.acknowledge(id);
             }
-            Change::Exclusive => engine.have_alone(),
+            Change::Exclusive => engine.have_alone().await,
             Change::Resumed(welcome) => engine.resumed(&welcome).await,
             Change::Doubt => {
                 tracing::warn!("a change was answered after its deadline; all caches are dropped");
@@ -81,9 +81,10 @@ impl Engine {
     }
 
     /// The others have left: caching begins again.
-    fn have_alone(&self) {
+    async fn have_alone(&self) {
         tracing::info!("this is the only mount: caches are on");
-        self.cache.lock().reset(true);
+        // Files that were open before have left in the kernel what may have changed since.
+        self.forget_all(true).await;
         self.data.set_exclusive(true);
         self.exclusive.store(true, Ordering::Release);
     }
@@ -104,7 +105,7 @@ impl Engine {
         }
         match (self.exclusive(), welcome.exclusive) {
             (true, false) => self.share().await,
-            (false, true) => self.have_alone(),
+            (false, true) => self.have_alone().await,
             _ => {}
         }
     }

@@ -1,6 +1,8 @@
 //! Open files: reading, writing, making stable.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_proto::rpc::{self, op::Op};
@@ -10,6 +12,9 @@ use super::attrs::{LARGEST, SetAttr};
 use super::inode::{InUse, InodeRef};
 use super::names::NewNode;
 use super::{Engine, FsError, is_errno};
+
+/// How long a read waits for chunkservers that are known not to answer.
+const READ_AGAIN: Duration = Duration::from_millis(500);
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +84,11 @@ impl Engine {
             return Ok(());
         }
         let change = SetAttr { size: Some(0), kill_suidgid: o.kill_suidgid, ..SetAttr::default() };
-        self.setattr(handle.inode(), change).await.map(drop)
+        self.setattr(handle.inode(), change).await?;
+        if o.kill_suidgid {
+            self.upper_drops_attr(handle.inode());
+        }
+        Ok(())
     }
 
     /// In shared mode others may unlink what is open here: the master has to know.
@@ -137,7 +146,23 @@ impl Engine {
         } else {
             self.refresh_size(file).await?;
         }
-        file.data.read(offset, len).await
+        self.read_from_servers(file, offset, len).await
+    }
+
+    /// An outage is waited for once, not by each of the many reads of which a program's one consists.
+    async fn read_from_servers(&self, file: &InUse, offset: u64, len: usize) -> Result<Bytes, FsError> {
+        let read = file.data.read(offset, len);
+        let result = if self.silent.load(Ordering::Relaxed) {
+            let late = |_| FsError::TimedOut("the chunkservers do not answer".into());
+            tokio::time::timeout(READ_AGAIN, read).await.map_err(late).flatten()
+        } else {
+            read.await
+        };
+        let silent = matches!(result, Err(FsError::TimedOut(_) | FsError::Unreachable(_)));
+        if silent != self.silent.load(Ordering::Relaxed) {
+            self.silent.store(silent, Ordering::Relaxed);
+        }
+        result
     }
 
     /// Asks the master for the size, as another mount may have changed it.
@@ -202,13 +227,21 @@ impl Engine {
         Ok(())
     }
 
-    async fn kill_suidgid(&self, inode: u64) -> Result<(), FsError> {
+    pub(super) async fn kill_suidgid(&self, inode: u64) -> Result<(), FsError> {
         let attr = self.getattr(inode).await?;
         if !attr.loses_bits_on_write() {
             return Ok(());
         }
         let change = SetAttr { kill_suidgid: true, ..SetAttr::default() };
-        self.setattr(inode, change).await.map(drop)
+        self.setattr(inode, change).await?;
+        self.upper_drops_attr(inode);
+        Ok(())
+    }
+
+    fn upper_drops_attr(&self, inode: u64) {
+        if let Some(upper) = self.upper.get() {
+            upper.drop_attr(inode);
+        }
     }
 
     /// A descriptor of the file was closed: write-back begins. An error of earlier write-back is reported, once.

@@ -62,6 +62,8 @@ pub struct EngineConfig {
 pub trait UpperCaches: Send + Sync + 'static {
     /// Forget everything: attributes, names (among them `names`) and file data. Returns when done; may block.
     fn drop_all(&self, names: Vec<(u64, Box<[u8]>)>);
+    /// Forget the attributes of an inode: they changed by themselves. Must not block.
+    fn drop_attr(&self, inode: u64);
     /// Forget these names: the engine does not know them any more and could not name them later.
     fn drop_names(&self, names: Vec<(u64, Box<[u8]>)>);
 }
@@ -76,6 +78,8 @@ pub struct Engine {
     cache: Mutex<MetaCache>,
     inodes: Inodes,
     exclusive: AtomicBool,
+    /// A read has waited for the chunkservers in vain, and none has succeeded since.
+    silent: AtomicBool,
     upper: OnceLock<Arc<dyn UpperCaches>>,
     runtime: tokio::runtime::Handle,
 }
@@ -128,6 +132,7 @@ impl Engine {
             cache: Mutex::new(MetaCache::new(Limits::default(), welcome.exclusive)),
             inodes: Inodes::default(),
             exclusive: AtomicBool::new(welcome.exclusive),
+            silent: AtomicBool::new(false),
             upper: OnceLock::new(),
             runtime,
         });

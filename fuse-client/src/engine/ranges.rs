@@ -26,7 +26,7 @@ pub enum Fallocate {
 }
 
 impl Engine {
-    /// See [`Fallocate`].
+    /// See [`Fallocate`]. `kill_suidgid`: the caller may not keep suid and sgid.
     ///
     /// # Errors
     /// EFBIG; outages.
@@ -36,9 +36,13 @@ impl Engine {
         offset: u64,
         len: u64,
         what: Fallocate,
+        kill_suidgid: bool,
     ) -> Result<(), FsError> {
         self.changeable()?;
         let file = handle.file();
+        if kill_suidgid {
+            self.kill_suidgid(file.inode).await?;
+        }
         let end = offset.checked_add(len).filter(|e| *e <= LARGEST).ok_or(FsError::TooLarge)?;
         let _alone = file.order.write().await;
         if !self.exclusive() {

@@ -1,11 +1,12 @@
 //! From a request to its answer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::abi::opcode;
 use super::answer::Answer;
 use super::device::{Buffers, Request};
 use super::interrupts::Interrupts;
+use super::notify::KernelCaches;
 use super::operation::Operation;
 use crate::engine::{DirHandle, Engine, FileHandle};
 
@@ -64,9 +66,10 @@ pub(crate) struct Adapter {
     buffers: Arc<Buffers>,
     /// Held shared while an answer that the kernel keeps is being written.
     answering: RwLock<()>,
-    /// Inodes that the kernel was told of, in exclusive mode.
-    known: Mutex<HashSet<u64>>,
-    runtime: tokio::runtime::Handle,
+    /// Inodes that the kernel knows, and how often it was told of each.
+    known: Mutex<HashMap<u64, u64>>,
+    kernel: OnceLock<Arc<KernelCaches>>,
+    pub(super) runtime: tokio::runtime::Handle,
 }
 
 impl Adapter {
@@ -79,6 +82,7 @@ impl Adapter {
             buffers: Arc::default(),
             answering: RwLock::new(()),
             known: Mutex::default(),
+            kernel: OnceLock::new(),
             runtime,
         })
     }
@@ -92,17 +96,44 @@ impl Adapter {
         drop(self.answering.write());
     }
 
-    /// The inodes that the kernel was told of since the last call.
+    /// How the kernel is told to forget things.
+    pub(crate) fn set_kernel(&self, kernel: Arc<KernelCaches>) {
+        let _ = self.kernel.set(kernel);
+    }
+
+    pub(super) fn kernel(&self) -> Option<Arc<KernelCaches>> {
+        self.kernel.get().cloned()
+    }
+
+    /// The inodes that the kernel knows.
     pub(super) fn known_inodes(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.known.lock()).into_iter().collect()
+        let mut inodes: Vec<_> = self.known.lock().keys().copied().collect();
+        inodes.push(cairn_proto::InodeId::ROOT.0);
+        inodes
+    }
+
+    fn forgotten(&self, inodes: impl Iterator<Item = (u64, u64)>) {
+        let mut known = self.known.lock();
+        for (inode, times) in inodes {
+            if let Entry::Occupied(mut told) = known.entry(inode) {
+                let left = told.get().saturating_sub(times);
+                if left == 0 {
+                    told.remove();
+                } else {
+                    *told.get_mut() = left;
+                }
+            }
+        }
     }
 
     /// Deals with a request: at once if it can be answered from memory, else in a task.
     pub(super) fn process(self: &Arc<Self>, device: &Arc<OwnedFd>, request: Request) {
         let header = request.header;
-        if let Ok(Operation::Interrupt { unique }) = request.operation() {
-            self.interrupts.interrupt(unique);
-            return;
+        match request.operation() {
+            Ok(Operation::Interrupt { unique }) => return self.interrupts.interrupt(unique),
+            Ok(Operation::Forget { times }) => return self.forgotten([(header.node, times)].into_iter()),
+            Ok(Operation::BatchForget(list)) => return self.forgotten(list.pairs()),
+            _ => {}
         }
         let deadline = has_deadline(header.opcode).then(|| self.engine.outage() + DEADLINE_SLACK);
         let mut work: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(self.clone().answer(request));
@@ -157,9 +188,8 @@ impl Adapter {
         let sent = if answer.is_kept() {
             let _answering = self.answering.read();
             let ttl = if self.engine.exclusive() { KEEP } else { 0 };
-            if ttl > 0 {
-                self.remember(&answer);
-            }
+            // Before the kernel can say that it has forgotten.
+            self.told(&answer);
             answer.send(device, unique, ttl)
         } else {
             answer.send(device, unique, 0)
@@ -167,19 +197,18 @@ impl Adapter {
         match sent {
             Ok(()) => {}
             // The process is gone: nobody will ever close what it opened.
-            Err(rustix::io::Errno::NOENT) => self.undo(answer),
+            Err(rustix::io::Errno::NOENT) => {
+                self.forgotten(answer.inodes().map(|inode| (inode, 1)));
+                self.undo(answer);
+            }
             Err(e) => tracing::debug!(error = %e, "an answer could not be given to the kernel"),
         }
     }
 
-    fn remember(&self, answer: &Answer) {
+    fn told(&self, answer: &Answer) {
         let mut known = self.known.lock();
-        match answer {
-            Answer::Attr(attr) | Answer::Entry(Some(attr)) | Answer::Create { attr, .. } => {
-                known.insert(attr.inode);
-            }
-            Answer::ListingPlus(l) => known.extend(l.items.iter().filter_map(|i| Some(i.attr?.inode))),
-            _ => {}
+        for inode in answer.inodes() {
+            *known.entry(inode).or_insert(0) += 1;
         }
     }
 
@@ -208,7 +237,9 @@ impl Adapter {
         operation: Operation<'_>,
     ) -> Result<Answer, Answer> {
         match operation {
-            Operation::Forget | Operation::Interrupt { .. } => Ok(Answer::Nothing),
+            Operation::Forget { .. } | Operation::BatchForget(_) | Operation::Interrupt { .. } => {
+                Ok(Answer::Nothing)
+            }
             Operation::Destroy => Ok(Answer::Done),
             Operation::Unknown => Err(Answer::Error(libc::ENOSYS)),
             Operation::Open { .. }

@@ -71,6 +71,16 @@ impl Answer {
         matches!(self, Self::Attr(_) | Self::Entry(_) | Self::Create { .. } | Self::ListingPlus(_))
     }
 
+    /// The inodes that the kernel comes to know by it, each as often as it will count it.
+    pub(super) fn inodes(&self) -> impl Iterator<Item = u64> + '_ {
+        let one = match self {
+            Self::Entry(Some(attr)) | Self::Create { attr, .. } => Some(attr.inode),
+            _ => None,
+        };
+        let listed: &[ListingItem] = if let Self::ListingPlus(l) = self { &l.items } else { &[] };
+        one.into_iter().chain(listed.iter().filter_map(|i| Some(i.attr?.inode)))
+    }
+
     /// The fixed part. `ttl`: seconds for which the kernel may keep attributes and names.
     fn body(&self, ttl: u64) -> Body {
         let mut b = Body(Vec::with_capacity(160));

@@ -12,6 +12,8 @@ use super::operation::{Header, Operation};
 
 /// Room for the longest write with its header.
 const BUFFER: usize = MAX_WRITE as usize + 4096;
+/// Requests up to so long are copied out of the large buffers.
+const SMALL: usize = 2048;
 /// Buffers kept for reuse: fresh memory is dear.
 const KEPT: usize = 16;
 
@@ -39,7 +41,7 @@ pub(super) struct Request {
     pub(super) header: Header,
     buffer: Vec<u8>,
     len: usize,
-    home: Arc<Buffers>,
+    home: Option<Arc<Buffers>>,
 }
 
 impl Request {
@@ -50,7 +52,9 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.home.put(std::mem::take(&mut self.buffer));
+        if let Some(home) = &self.home {
+            home.put(std::mem::take(&mut self.buffer));
+        }
     }
 }
 
@@ -97,7 +101,15 @@ pub(crate) fn serve(device: &Arc<OwnedFd>, adapter: &Arc<Adapter>) {
             continue;
         };
         let destroyed = header.opcode == opcode::DESTROY;
-        adapter.process(device, Request { header, buffer, len, home: home.clone() });
+        let request = if len <= SMALL {
+            // A request that has to wait must not keep a large buffer.
+            let small = buffer[..len].to_vec();
+            home.put(buffer);
+            Request { header, buffer: small, len, home: None }
+        } else {
+            Request { header, buffer, len, home: Some(home.clone()) }
+        };
+        adapter.process(device, request);
         if destroyed {
             return;
         }

@@ -4,7 +4,7 @@ use super::abi::{OPEN_KILL_SUIDGID, WRITE_CACHE, WRITE_KILL_SUIDGID, fopen};
 use super::adapter::Adapter;
 use super::answer::Answer;
 use super::operation::{Header, Operation};
-use crate::engine::{Fallocate, FsError, NewNode, OpenOptions, WriteOptions};
+use crate::engine::{Fallocate, FileHandle, FsError, NewNode, OpenOptions, WriteOptions};
 
 /// As the kernel passes them: generic Linux flags.
 fn has(flags: u32, flag: i32) -> bool {
@@ -20,6 +20,11 @@ fn options(flags: u32, kill: u32) -> OpenOptions {
         kill_suidgid: kill & OPEN_KILL_SUIDGID != 0,
         exclusive: has(flags, libc::O_EXCL),
     }
+}
+
+/// Whether the caller's changes take suid and sgid away, where the kernel does not say so: root may keep them.
+fn may_not_keep_suid(h: &Header) -> bool {
+    h.uid != 0
 }
 
 fn fallocate(mode: u32) -> Result<Fallocate, FsError> {
@@ -46,6 +51,16 @@ impl Adapter {
         caching | if read_only { fopen::NOFLUSH } else { 0 }
     }
 
+    /// A file that was opened while this was the only mount goes through the kernel's page cache for as long as
+    /// it is open. What is read while there are others must not stay there.
+    fn read_in_company(&self, file: &FileHandle) {
+        if let Some(kernel) = self.kernel() {
+            let inode = file.inode();
+            // Waits for the page that this read fills: not in this thread, which answers it.
+            self.runtime.spawn_blocking(move || kernel.inode(inode));
+        }
+    }
+
     pub(super) async fn on_file(&self, h: &Header, operation: Operation<'_>) -> Result<Answer, Answer> {
         let engine = &self.engine;
         Ok(match operation {
@@ -60,7 +75,11 @@ impl Adapter {
             }
             Operation::Read { handle, offset, size } => {
                 let file = self.files.get(handle)?;
-                Answer::Data(engine.read(&file, offset, size as usize).await?)
+                let data = engine.read(&file, offset, size as usize).await?;
+                if !engine.exclusive() {
+                    self.read_in_company(&file);
+                }
+                Answer::Data(data)
             }
             Operation::Write { handle, offset, data, write_flags, flags } => {
                 let file = self.files.get(handle)?;
@@ -85,7 +104,8 @@ impl Adapter {
                 Answer::Done
             }
             Operation::Fallocate { handle, offset, len, mode } => {
-                engine.fallocate(&*self.files.get(handle)?, offset, len, fallocate(mode)?).await?;
+                let file = self.files.get(handle)?;
+                engine.fallocate(&file, offset, len, fallocate(mode)?, may_not_keep_suid(h)).await?;
                 Answer::Done
             }
             Operation::Seek { handle, offset, whence } => {
@@ -98,8 +118,7 @@ impl Adapter {
             }
             Operation::CopyRange { from, to, len } => {
                 let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
-                // Root keeps suid and sgid when it writes; the kernel does not say here who may.
-                let kill = h.uid != 0;
+                let kill = may_not_keep_suid(h);
                 let done = engine.copy_range((&source, from.1), (&target, to.1), len, kill).await?;
                 Answer::Written(u32::try_from(done).unwrap_or(u32::MAX))
             }

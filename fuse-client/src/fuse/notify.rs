@@ -33,7 +33,8 @@ impl KernelCaches {
         }
     }
 
-    fn inode(&self, inode: u64) {
+    /// Forget an inode's attributes and pages. Waits for pages that are being read.
+    pub(super) fn inode(&self, inode: u64) {
         let mut b = Body::default();
         // From offset 0 to the end: attributes, and all pages.
         b.u64(inode).u64(0).u64(0);
@@ -63,6 +64,13 @@ impl UpperCaches for KernelCaches {
         for inode in inodes.into_iter().collect::<HashSet<_>>() {
             self.inode(inode);
         }
+    }
+
+    fn drop_attr(&self, inode: u64) {
+        let mut b = Body::default();
+        // A negative offset: no pages.
+        b.u64(inode).u64((-1i64).cast_unsigned()).u64(0);
+        self.notify(notification::INVAL_INODE, &b.0);
     }
 
     fn drop_names(&self, names: Vec<(u64, Box<[u8]>)>) {

@@ -18,7 +18,8 @@ pub(super) struct Header {
 #[derive(Debug)]
 pub(super) enum Operation<'a> {
     Lookup { name: &'a [u8] },
-    Forget,
+    Forget { times: u64 },
+    BatchForget(ForgetList<'a>),
     GetAttr,
     SetAttr(Box<SetAttr>),
     ReadLink,
@@ -53,6 +54,19 @@ pub(super) enum Operation<'a> {
     Unknown,
 }
 
+/// Inodes that the kernel has forgotten, each with how often it had been told of it.
+#[derive(Debug)]
+pub(super) struct ForgetList<'a>(&'a [u8]);
+
+impl ForgetList<'_> {
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.0.chunks_exact(16).filter_map(|pair| {
+            let mut f = Fields(pair);
+            Some((f.u64().ok()?, f.u64().ok()?))
+        })
+    }
+}
+
 impl Header {
     pub(super) fn parse(request: &[u8]) -> Result<Self, Short> {
         let mut f = Fields(request.get(..IN_HEADER).ok_or(Short)?);
@@ -68,7 +82,11 @@ impl<'a> Operation<'a> {
         let mut f = Fields(body);
         Ok(match code {
             opcode::LOOKUP => Self::Lookup { name: f.name()? },
-            opcode::FORGET | opcode::BATCH_FORGET => Self::Forget,
+            opcode::FORGET => Self::Forget { times: f.u64()? },
+            opcode::BATCH_FORGET => {
+                let (_count, _padding) = (f.u32()?, f.u32()?);
+                Self::BatchForget(ForgetList(f.0))
+            }
             opcode::GETATTR => Self::GetAttr,
             opcode::SETATTR => Self::SetAttr(Box::new(set_attr(&mut f)?)),
             opcode::READLINK => Self::ReadLink,

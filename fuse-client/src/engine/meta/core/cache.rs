@@ -113,7 +113,11 @@ impl MetaCache {
         match self.entries.get(&(parent, name) as &dyn Parts) {
             Some(Some(inode)) => self.attrs.get(inode).map_or(Found::Unknown, |a| Found::Inode(*a)),
             Some(None) => Found::Nothing,
-            None if self.directories.get(&parent).is_some_and(|d| d.complete) => Found::Nothing,
+            None if self.directories.get(&parent).is_some_and(|d| d.complete) => {
+                // The kernel will keep it: what it keeps has to be named when it is to be forgotten.
+                self.put_entry(parent, name, None);
+                Found::Nothing
+            }
             None => Found::Unknown,
         }
     }
@@ -317,8 +321,8 @@ impl MetaCache {
     fn put_entry(&mut self, parent: u64, name: &[u8], inode: Option<u64>) {
         self.entries.put(EntryKey { parent, name: name.into() }, inode);
         while self.entries.len() > self.limits.entries {
-            let Some((key, _)) = self.entries.pop_lru() else { break };
-            if let Some(d) = self.directories.get_mut(&key.parent) {
+            let Some((key, inode)) = self.entries.pop_lru() else { break };
+            if let (Some(_), Some(d)) = (inode, self.directories.get_mut(&key.parent)) {
                 d.entries_lost();
             }
             self.evicted.push((key.parent, key.name));
