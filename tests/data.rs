@@ -247,6 +247,21 @@ fn reading_and_writing_ask_for_the_right_handle() {
 }
 
 #[test]
+fn a_running_program_is_not_written() {
+    let cluster = Cluster::shared();
+    let path = cluster.subdir("program").join("sleep");
+    fs::copy("/bin/sleep", &path).unwrap();
+    let mut child = std::process::Command::new(&path).arg("60").spawn().unwrap();
+    assert_eq!(errno(File::options().write(true).open(&path)), libc::ETXTBSY);
+    let truncate = OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(&path);
+    assert_eq!(errno(truncate), libc::ETXTBSY);
+    assert_eq!(fs::read(&path).unwrap(), fs::read("/bin/sleep").unwrap());
+    assert!(child.try_wait().unwrap().is_none(), "it runs on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn space_used_by_a_file_is_not_the_size_of_its_holes() {
     let cluster = Cluster::shared();
     let file = open(&cluster.subdir("blocks").join("f"));

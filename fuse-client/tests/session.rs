@@ -1,5 +1,7 @@
 //! The session against a master that breaks connections, keeps silent and forgets.
 
+#![allow(clippy::unwrap_used)] // A helper that fails fails the test.
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

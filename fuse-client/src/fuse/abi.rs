@@ -58,7 +58,6 @@ pub(super) mod opcode {
 /// Capabilities that are asked for at INIT.
 pub(super) mod init {
     pub(in crate::fuse) const ASYNC_READ: u64 = 1 << 0;
-    pub(in crate::fuse) const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub(in crate::fuse) const BIG_WRITES: u64 = 1 << 5;
     pub(in crate::fuse) const DONT_MASK: u64 = 1 << 6;
     pub(in crate::fuse) const DO_READDIRPLUS: u64 = 1 << 13;

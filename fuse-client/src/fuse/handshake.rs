@@ -13,8 +13,9 @@ const MAX_BACKGROUND: u16 = 64;
 const CONGESTED: u16 = 48;
 const PAGE: u32 = 4096;
 
-/// Must have: without them some promise would not hold.
-const NEEDED: u64 = init::HANDLE_KILLPRIV_V2 | init::POSIX_ACL | init::DONT_MASK | init::ATOMIC_O_TRUNC;
+/// Must have: without them some promise would not hold. Truncating in OPEN (FUSE_ATOMIC_O_TRUNC) is not among them: the
+/// kernel finds out only after it that a program is running from the file, which would then be gone.
+const NEEDED: u64 = init::HANDLE_KILLPRIV_V2 | init::POSIX_ACL | init::DONT_MASK;
 const WANTED: u64 = NEEDED
     | init::ASYNC_READ
     | init::BIG_WRITES
