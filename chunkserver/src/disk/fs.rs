@@ -2,8 +2,9 @@
 
 use super::storage::{Storage, StorageFile};
 use rustix::fs::{FallocateFlags, fallocate, fdatasync, fsync, statvfs, syncfs};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +38,17 @@ impl StorageFile for FsFile {
         Ok(done)
     }
 
+    fn read_cached(&self, into: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        let wanted = into.len();
+        let mut slices = [IoSliceMut::new(into)];
+        // Short: the rest is not in memory, or the file ends. Either way the caller asks again.
+        match preadv2(&self.0, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(n) if n == wanted => Ok(Some(n)),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
         if let [one] = parts {
             return self.0.write_all_at(one, offset);
@@ -52,7 +64,7 @@ impl StorageFile for FsFile {
                     at += n as u64;
                     IoSlice::advance_slices(&mut left, n);
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
         }

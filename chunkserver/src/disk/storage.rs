@@ -7,6 +7,10 @@ use std::sync::Arc;
 pub trait StorageFile: Send + Sync {
     /// Reads at `offset`, as far as the file goes: the number of bytes.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// As `read_at`, but only what is in memory: `None`, if the disk would have to be waited for.
+    fn read_cached(&self, into: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        self.read_at(into, offset).map(Some)
+    }
     /// Writes all of the parts, one behind the other, at `offset`.
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
     /// What was written is on stable storage when this returns.

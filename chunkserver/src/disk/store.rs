@@ -535,6 +535,27 @@ impl Disk {
 
     /// Reads whole blocks, checked against their checksums. Behind the end are zeros.
     pub fn read(&self, chunk: &Arc<ChunkFile>, first: u32, count: u32) -> Result<Blocks, DiskError> {
+        let blocks = self.read_with(chunk, first, count, &mut |f, into, at| f.read_at(into, at).map(Some))?;
+        blocks.ok_or(DiskError::Failed)
+    }
+
+    /// The same, but `None` if the disk would have to be waited for.
+    pub fn read_cached(
+        &self,
+        chunk: &Arc<ChunkFile>,
+        first: u32,
+        count: u32,
+    ) -> Result<Option<Blocks>, DiskError> {
+        self.read_with(chunk, first, count, &mut |f, into, at| f.read_cached(into, at))
+    }
+
+    fn read_with(
+        &self,
+        chunk: &Arc<ChunkFile>,
+        first: u32,
+        count: u32,
+        read: &mut dyn FnMut(&dyn StorageFile, &mut [u8], u64) -> std::io::Result<Option<usize>>,
+    ) -> Result<Option<Blocks>, DiskError> {
         if first.saturating_add(count) > self.settings.geometry.blocks() {
             return Err(DiskError::Range);
         }
@@ -545,14 +566,16 @@ impl Disk {
         let told = entries.iter().map(Entry::told).collect();
         let len = count as usize * BLOCK;
         if len <= ZEROS.len() && entries.iter().all(Entry::is_hole) {
-            return Ok(Blocks { data: Bytes::from_static(&ZEROS[..len]), crcs, told });
+            return Ok(Some(Blocks { data: Bytes::from_static(&ZEROS[..len]), crcs, told }));
         }
+        // What lies behind the last block with content is not asked for: the file may end there.
+        let used = entries.iter().rposition(|e| !e.is_hole()).map_or(0, |i| i + 1) * BLOCK;
         let mut buffer = Buffer::new(len);
         let bytes = buffer.as_mut_slice();
         let at = self.settings.geometry.data() + u64::from(first) * BLOCK as u64;
-        let read = self.check(self.file(chunk)?.read_at(bytes, at))?;
+        let Some(n) = self.check(read(&*self.file(chunk)?, &mut bytes[..used], at))? else { return Ok(None) };
         drop(state);
-        bytes[read..].fill(0);
+        bytes[n..].fill(0);
         for (i, e) in entries.iter().enumerate() {
             let content = &mut bytes[i * BLOCK..(i + 1) * BLOCK];
             if e.is_hole() {
@@ -566,7 +589,7 @@ impl Disk {
                 return Err(DiskError::Corrupt { block });
             }
         }
-        Ok(Blocks { data: buffer.freeze(), crcs, told })
+        Ok(Some(Blocks { data: buffer.freeze(), crcs, told }))
     }
 
     /// Gives bad blocks the checksum of what they hold: the last resort, when no replica has them whole

@@ -13,23 +13,29 @@ pub struct Conn {
     /// What is sent on it.
     pub out: Arc<Outbox>,
     in_flight: AtomicUsize,
+    /// Bytes of data that came with the requests in flight.
+    held: AtomicUsize,
     room: Notify,
 }
 
 /// Requests of one connection that may be unanswered at once.
 const IN_FLIGHT: usize = 1024;
+/// Bytes of data that may have come with them.
+const HELD: usize = 64 << 20;
 /// Bytes of answers that may wait for a peer that does not read them.
 const QUEUED: usize = 64 << 20;
 
 impl Conn {
     /// A connection on which nothing was asked yet.
     pub fn new(out: Arc<Outbox>) -> Self {
-        Self { out, in_flight: AtomicUsize::new(0), room: Notify::new() }
+        Self { out, in_flight: AtomicUsize::new(0), held: AtomicUsize::new(0), room: Notify::new() }
     }
 
     /// Whether another request may be taken.
     pub fn has_room(&self) -> bool {
-        self.in_flight.load(Ordering::Acquire) < IN_FLIGHT && self.out.queued() < QUEUED
+        self.in_flight.load(Ordering::Acquire) < IN_FLIGHT
+            && self.held.load(Ordering::Acquire) < HELD
+            && self.out.queued() < QUEUED
     }
 
     /// Waits a little, or until a request has been answered.
@@ -38,10 +44,11 @@ impl Conn {
         let _ = tokio::time::timeout(soon, self.room.notified()).await;
     }
 
-    /// The ticket for the answer to a request.
-    pub fn expect(self: &Arc<Self>, header: Header) -> Answer {
+    /// The right to answer a request that came with so many bytes of data.
+    pub fn expect(self: &Arc<Self>, header: Header, bytes: usize) -> Answer {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        Answer { conn: self.clone(), header }
+        self.held.fetch_add(bytes, Ordering::AcqRel);
+        Answer { conn: self.clone(), header, bytes }
     }
 }
 
@@ -49,6 +56,7 @@ impl Conn {
 pub struct Answer {
     conn: Arc<Conn>,
     header: Header,
+    bytes: usize,
 }
 
 impl Answer {
@@ -72,7 +80,9 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if self.conn.in_flight.fetch_sub(1, Ordering::AcqRel) == IN_FLIGHT {
+        let held = self.conn.held.fetch_sub(self.bytes, Ordering::AcqRel);
+        let was_full = held >= HELD && held - self.bytes < HELD;
+        if was_full | (self.conn.in_flight.fetch_sub(1, Ordering::AcqRel) == IN_FLIGHT) {
             self.conn.room.notify_one();
         }
     }

@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::clock::now;
 use super::state::{DiskUnit, Node};
 use crate::core::recent::Recent;
-use crate::core::replica::{Event, Replica};
+use crate::core::replica::{Effect, Event, Replica};
 use crate::disk::{Change, ChunkFile};
 use cairn_proto::data::Status;
 use parking_lot::Mutex;
@@ -18,6 +18,9 @@ pub type Write = Arc<Change>;
 pub type Machine = Replica<Write, Answer>;
 /// An event with the driver's types.
 pub type ChunkEvent = Event<Write, Answer>;
+
+/// A server that answered within this time, milliseconds, is heard of now.
+const HEARD: u64 = 100;
 
 /// A replica.
 pub struct Chunk {
@@ -81,6 +84,12 @@ impl Chunk {
     /// Tells the time. False: nothing waits any more.
     pub fn tick(self: &Arc<Self>, node: &Arc<Node>) -> bool {
         let mut machine = self.replica.lock();
+        for server in machine.meta().in_sync {
+            // Whatever it was about: it lives.
+            if now().saturating_sub(node.peers.heard(server)) < HEARD {
+                self.handle_locked(node, &mut machine, Event::Heard { server });
+            }
+        }
         self.handle_locked(node, &mut machine, Event::Tick);
         let more = machine.wants_ticks() && !self.is_retired();
         if !more {
@@ -95,8 +104,13 @@ impl Chunk {
     }
 
     /// The replica has been deleted; returns the epoch that the digest counted.
-    pub fn retire(&self) -> u64 {
-        let _not_in_the_middle = self.replica.lock();
+    pub fn retire(&self, node: &Node) -> u64 {
+        let mut machine = self.replica.lock();
+        for effect in machine.abandon() {
+            if let Effect::Answer { to, status, seq } = effect {
+                Self::answer(node, to, status, machine.epoch(), seq);
+            }
+        }
         self.retired.store(true, Ordering::Release);
         self.counted.load(Ordering::Acquire)
     }

@@ -48,6 +48,9 @@ impl Chunk {
             Effect::Record => self.record(node, machine.meta()),
             Effect::Report { failed, fault } => {
                 tracing::info!(chunk = self.id, epoch = machine.epoch(), ?failed, ?fault, "members failed");
+                if fault == Fault::Silent {
+                    failed.iter().for_each(|s| node.peers.reset(*s));
+                }
                 node.master.report(node, self, machine.epoch(), failed, fault);
             }
             Effect::Compare => compare::start(node, self, machine),

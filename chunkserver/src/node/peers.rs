@@ -8,6 +8,7 @@ use cairn_proto::rpc::ServerInfo;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -20,6 +21,13 @@ struct Waiting {
     meta: Vec<u8>,
     data: Bytes,
     then: Then,
+}
+
+/// A peer.
+struct Peer {
+    state: Mutex<State>,
+    /// When it last answered anything.
+    heard: AtomicU64,
 }
 
 enum State {
@@ -36,7 +44,7 @@ pub struct Peers {
     handle: Handle,
     dial_limit: Duration,
     known: Mutex<BTreeMap<u32, ServerInfo>>,
-    states: Mutex<HashMap<u32, Arc<Mutex<State>>>>,
+    peers: Mutex<HashMap<u32, Arc<Peer>>>,
 }
 
 /// A peer that could not be reached is left alone for so long.
@@ -53,7 +61,7 @@ impl Peers {
             handle: Handle::current(),
             dial_limit,
             known: Mutex::default(),
-            states: Mutex::default(),
+            peers: Mutex::default(),
         }
     }
 
@@ -72,9 +80,15 @@ impl Peers {
         data: Bytes,
         then: impl FnOnce(Option<Frame>) + Send + 'static,
     ) -> bool {
-        let state =
-            self.states.lock().entry(server).or_insert_with(|| Mutex::new(State::Down(0)).into()).clone();
-        let mut s = state.lock();
+        let peer = self.peer(server);
+        let mut s = peer.state.lock();
+        let answered = peer.clone();
+        let then = move |frame: Option<Frame>| {
+            if frame.is_some() {
+                answered.heard.store(now(), Ordering::Relaxed);
+            }
+            then(frame);
+        };
         if let State::Up(client) = &*s
             && !client.is_lost()
         {
@@ -87,13 +101,34 @@ impl Peers {
             _ => {
                 let Some(info) = self.known.lock().get(&server).cloned() else { return false };
                 *s = State::Dialling(Vec::new());
-                self.handle.spawn(self.clone().dial(info, state.clone()));
+                self.handle.spawn(self.clone().dial(info, peer.clone()));
             }
         }
         if let State::Dialling(w) = &mut *s {
             w.push(Waiting { header, meta: meta.to_vec(), data, then: Box::new(then) });
         }
         true
+    }
+
+    fn peer(&self, server: u32) -> Arc<Peer> {
+        let new = || Arc::new(Peer { state: Mutex::new(State::Down(0)), heard: AtomicU64::new(0) });
+        self.peers.lock().entry(server).or_insert_with(new).clone()
+    }
+
+    /// When a server last answered anything; 0: never.
+    pub fn heard(&self, server: u32) -> Millis {
+        self.peers.lock().get(&server).map_or(0, |p| p.heard.load(Ordering::Relaxed))
+    }
+
+    /// Gives up on a server that does not answer: what waits for it is not worth keeping.
+    pub fn reset(&self, server: u32) {
+        let peer = self.peers.lock().get(&server).cloned();
+        if let Some(peer) = peer {
+            let mut s = peer.state.lock();
+            if matches!(*s, State::Up(_)) {
+                *s = State::Down(now() + DOWN);
+            }
+        }
     }
 
     /// Asks and waits.
@@ -120,7 +155,7 @@ impl Peers {
         }
     }
 
-    async fn dial(self: Arc<Self>, info: ServerInfo, state: Arc<Mutex<State>>) {
+    async fn dial(self: Arc<Self>, info: ServerInfo, peer: Arc<Peer>) {
         let to = Endpoint::nearest(&info, &self.boot_id);
         let mut dialled = Client::connect(&to, self.me, info.id, self.dial_limit).await;
         if dialled.is_err() && matches!(to, Endpoint::Unix(_)) {
@@ -129,7 +164,7 @@ impl Peers {
         }
         let mut failed = Vec::new();
         {
-            let mut s = state.lock();
+            let mut s = peer.state.lock();
             let State::Dialling(waiting) = std::mem::replace(&mut *s, State::Down(now() + DOWN)) else {
                 return;
             };

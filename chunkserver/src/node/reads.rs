@@ -5,7 +5,7 @@ use super::chunk::Chunk;
 use super::compare::verify;
 use super::dispatch::Asker;
 use super::state::Node;
-use crate::disk::DiskError;
+use crate::disk::{Blocks, DiskError};
 use bytes::Bytes;
 use cairn_proto::block::{BLOCK, PIECE};
 use cairn_proto::data::{Frame, FrameError, Role, Status};
@@ -51,22 +51,44 @@ pub(super) fn read(node: &Arc<Node>, asker: Asker, frame: &Frame, answer: Answer
             return Ok(());
         }
     };
-    match chunk.unit.disk.read(&chunk.file, offset / block, len / block) {
+    let (first, count, epoch) = (offset / block, len / block, u64::from(frame.header.epoch));
+    match chunk.unit.disk.read_cached(&chunk.file, first, count).transpose() {
+        Some(done) => answer_read(node, asker, &chunk, epoch, answer, done),
+        None => {
+            // Not in memory: the disk is waited for elsewhere, other requests go on.
+            let node = node.clone();
+            tokio::task::spawn_blocking(move || {
+                let done = chunk.unit.disk.read(&chunk.file, first, count);
+                answer_read(&node, asker, &chunk, epoch, answer, done);
+            });
+        }
+    }
+    Ok(())
+}
+
+fn answer_read(
+    node: &Arc<Node>,
+    asker: Asker,
+    chunk: &Arc<Chunk>,
+    epoch: u64,
+    answer: Answer,
+    done: Result<Blocks, DiskError>,
+) {
+    match done {
         // The lease may have run out meanwhile, and others may have gone on without this replica.
         Ok(_) if asker.role == Role::Client && !node.may_serve() => answer.refuse(Status::NotServing, 0, ""),
         Ok(blocks) => {
-            node.traffic.bytes_out.fetch_add(u64::from(len), Ordering::Relaxed);
+            node.traffic.bytes_out.fetch_add(blocks.data.len() as u64, Ordering::Relaxed);
             let reply = ReadReply { crcs: blocks.crcs };
-            answer.send(Status::Ok, frame.header.epoch.into(), &reply.encode_to_vec(), blocks.data);
+            answer.send(Status::Ok, epoch, &reply.encode_to_vec(), blocks.data);
         }
         Err(e) => {
-            answer.refuse(e.status(), frame.header.epoch.into(), &e.to_string());
+            answer.refuse(e.status(), epoch, &e.to_string());
             if matches!(e, DiskError::Corrupt { .. }) {
                 chunk.doubt(node);
             }
         }
     }
-    Ok(())
 }
 
 pub(super) fn map(node: &Arc<Node>, frame: &Frame, answer: Answer) {

@@ -118,7 +118,7 @@ async fn requests(
             conn.out.cork();
             corked = true;
         }
-        let answer = conn.expect(frame.header);
+        let answer = conn.expect(frame.header, frame.data.len());
         dispatch(node, asker, frame, answer)?;
         if corked && (!more || !conn.has_room()) {
             conn.out.uncork();

@@ -152,7 +152,7 @@ impl Node {
         // Until it is gone from the disk nobody may make it anew.
         let mut chunks = self.chunks.write();
         let Some(chunk) = chunks.remove(&id) else { return };
-        let epoch = chunk.retire();
+        let epoch = chunk.retire(self);
         self.digest_change(id, epoch, 0);
         if let Err(e) = chunk.unit.disk.delete(&chunk.file) {
             tracing::warn!(chunk = id, "cannot delete a replica: {e}");

@@ -44,6 +44,13 @@ impl<W: Clone, A> Replica<W, A> {
         }
     }
 
+    /// The replica is deleted: nobody waits any more.
+    pub fn abandon(&mut self) -> Effects<W, A> {
+        let mut out = Vec::new();
+        self.end_all(Status::NoChunk, &mut out);
+        out
+    }
+
     /// These servers owe nothing any more.
     pub(super) fn forgive(&mut self, owes_nothing: impl Fn(u32) -> bool) {
         for op in self.ops.values_mut() {
