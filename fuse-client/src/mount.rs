@@ -34,7 +34,9 @@ pub enum OnOutage {
 impl OnOutage {
     fn patience(self) -> Duration {
         match self {
-            Self::Wait(time) => time,
+            // A program's call may consist of several requests, which wait but briefly once the first has waited
+            // in vain: all of them together are to end within the time.
+            Self::Wait(time) => time - time / 20,
             Self::Error => NO_WAIT,
         }
     }

@@ -14,7 +14,7 @@ use super::names::NewNode;
 use super::{Engine, FsError, is_errno};
 
 /// How long a read waits for chunkservers that are known not to answer.
-const READ_AGAIN: Duration = Duration::from_millis(500);
+const READ_AGAIN: Duration = Duration::from_millis(200);
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
