@@ -94,11 +94,20 @@ impl Engine {
     }
 
     /// The attributes as a caller is to see them: with what was written here and is not known to the master.
+    ///
+    /// The answer `attr` may have been overtaken by one about the size. An inode leaves the table of those in use after
+    /// the cache has learned its size; so the table is looked at before the cache.
     pub(super) fn seen(&self, mut attr: FileAttr) -> FileAttr {
-        if attr.is_regular()
-            && self.exclusive()
-            && let Some(file) = self.inodes.get(attr.inode)
+        if !attr.is_regular() || !self.exclusive() {
+            return attr;
+        }
+        let file = self.inodes.get(attr.inode);
+        if let Some(known) = self.cache.lock().attr(attr.inode)
+            && known.version > attr.version
         {
+            attr = known;
+        }
+        if let Some(file) = file {
             file.overlay(&mut attr);
         }
         attr

@@ -68,7 +68,7 @@ mod tests {
     async fn an_interrupt_counts_even_if_it_overtakes_its_request() {
         let table = Interrupts::default();
         table.interrupt(5);
-        assert!(is_notified(&*table.enter(5)).await);
+        assert!(is_notified(&table.enter(5)).await);
         let six = table.enter(6);
         assert!(!is_notified(&six).await);
         table.interrupt(6);
@@ -77,6 +77,6 @@ mod tests {
         for unique in 100..200 {
             table.interrupt(unique);
         }
-        assert!(!is_notified(&*table.enter(100)).await, "only the latest are remembered");
+        assert!(!is_notified(&table.enter(100)).await, "only the latest are remembered");
     }
 }

@@ -74,7 +74,12 @@ impl FileData {
             (Ok(()), None) => s.acknowledged(index),
             (Err(_), _) if s.forgotten => {}
             (Err(e), _) => {
-                tracing::error!(inode = self.inode.0, chunk_index = index, "written data is lost: {e}");
+                if e.errno() == libc::ESTALE {
+                    // Deleted while it was being written back: nobody misses it.
+                    tracing::debug!(inode = self.inode.0, chunk_index = index, "a deleted file's data is dropped");
+                } else {
+                    tracing::error!(inode = self.inode.0, chunk_index = index, "written data is lost: {e}");
+                }
                 s.error.get_or_insert_with(|| e.clone());
                 // What of the piece did arrive is unsynced.
                 s.acknowledged(index);
