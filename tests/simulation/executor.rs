@@ -78,7 +78,8 @@ impl Executor {
         let inner = self.inner.borrow();
         let drift = inner.nodes.get(&node).map_or(0, |n| n.drift);
         // Long past any moment from which times are subtracted.
-        (1_000_000_000 + inner.now + (inner.now as i64 * drift / 1_000_000) as u64) / 1000
+        let run = inner.now as i64 + inner.now as i64 * drift / 1_000_000;
+        (1_000_000_000 + run) as u64 / 1000
     }
 
     pub fn set_drift(&self, node: NodeId, parts_of_a_million: i64) {
@@ -145,8 +146,14 @@ impl Executor {
         let (tx, rx) = oneshot::channel();
         let drift = self.inner.borrow().nodes.get(&life.node).map_or(0, |n| n.drift);
         let delay = (ms * 1000) as i64 * 1_000_000 / (1_000_000 + drift);
-        self.after(delay as u64, life, move || drop(tx.send(())));
-        async move { drop(rx.await) }
+        self.after(delay as u64, life, move || {
+            // Whoever slept may have given up.
+            let _ = tx.send(());
+        });
+        async move {
+            // It ends only with everything else.
+            let _ = rx.await;
+        }
     }
 
     /// The future's output, unless it takes longer than so many milliseconds.

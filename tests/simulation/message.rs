@@ -46,21 +46,49 @@ pub struct Request {
 
 #[derive(Clone, Debug)]
 pub enum Ask {
-    Write { change: Rc<Change>, create: Vec<u32>, wanted: u32 },
-    Forward { change: Rc<Change>, seq: u64, in_sync: Vec<u32>, wanted: u32 },
-    Read { first: u32, count: u32 },
-    Sync { local: bool },
+    Write {
+        change: Rc<Change>,
+        create: Vec<u32>,
+        wanted: u32,
+    },
+    Forward {
+        change: Rc<Change>,
+        seq: u64,
+        in_sync: Vec<u32>,
+        wanted: u32,
+    },
+    Read {
+        first: u32,
+        count: u32,
+    },
+    Sync {
+        local: bool,
+    },
     State,
     Table,
-    Install { first: u32, told: Vec<Told>, crcs: Vec<u32>, data: Vec<Content>, in_sync: Vec<u32>, seq: u64 },
+    Install {
+        first: u32,
+        told: Vec<Told>,
+        crcs: Vec<u32>,
+        data: Vec<Content>,
+        in_sync: Vec<u32>,
+        seq: u64,
+    },
     Reconcile,
     Ping,
     /// To the master: where the chunk at this place is; `alloc`: it is made if there is none.
-    Locate { place: u64, alloc: bool },
+    Locate {
+        place: u64,
+        alloc: bool,
+    },
     /// To the master: a replica could not be used.
-    Failed { servers: Vec<u32> },
+    Failed {
+        servers: Vec<u32>,
+    },
     /// To the master: the chunk at this place becomes a hole.
-    Drop { place: u64 },
+    Drop {
+        place: u64,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -45,6 +45,11 @@ impl World {
         }
     }
 
+    /// Whether both directions are open.
+    pub fn reaches(&self, from: NodeId, to: NodeId) -> bool {
+        !self.is_blocked(from, to) && !self.is_blocked(to, from)
+    }
+
     fn is_blocked(&self, from: NodeId, to: NodeId) -> bool {
         self.net.blocked.borrow().contains(&(from, to))
     }
@@ -87,7 +92,7 @@ impl World {
         let ms = 1 + self.latency() / 1000;
         loop {
             self.exec.sleep(from, ms).await;
-            if self.is_blocked(from.node, to) || self.is_blocked(to, from.node) {
+            if !self.reaches(from.node, to) {
                 continue;
             }
             match self.machine(to) {

@@ -31,9 +31,4 @@ impl SplitMix64 {
     pub fn permille(&mut self, n: u64) -> bool {
         self.below(1000) < n
     }
-
-    /// Uniform in [0, 1).
-    pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
 }

@@ -92,6 +92,8 @@ pub struct Disk {
     lsn: u64,
     chunks: BTreeMap<u64, State>,
     dirty: BTreeSet<u64>,
+    /// Files of deleted replicas.
+    doomed: BTreeSet<u64>,
     pub full: bool,
 }
 
@@ -106,6 +108,7 @@ impl Disk {
             lsn: 1,
             chunks: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            doomed: BTreeSet::new(),
             full: false,
         }
     }
@@ -127,6 +130,10 @@ impl Disk {
     }
 
     pub fn create(&mut self, chunk: u64, meta: ChunkMeta) -> Done<()> {
+        if self.doomed.remove(&chunk) {
+            self.sync_journal();
+            self.files.remove(&chunk);
+        }
         self.chunks.insert(chunk, State::default());
         self.set_meta(chunk, meta)
     }
@@ -159,14 +166,18 @@ impl Disk {
             self.record(chunk, Body::Delete, 0);
             self.chunks.remove(&chunk);
             self.dirty.remove(&chunk);
+            self.doomed.insert(chunk);
         }
     }
 
-    /// Removes the files of deleted replicas, but not of those that were made again.
+    /// Removes the files of deleted replicas.
     pub fn unlink(&mut self) {
-        self.sync_journal();
-        let chunks = &self.chunks;
-        self.files.retain(|id, _| chunks.contains_key(id));
+        if !self.doomed.is_empty() {
+            self.sync_journal();
+        }
+        for chunk in std::mem::take(&mut self.doomed) {
+            self.files.remove(&chunk);
+        }
     }
 
     pub fn may_apply(&mut self, chunk: Option<u64>, change: &Change) -> Done<()> {
@@ -190,7 +201,13 @@ impl Disk {
             Payload::Zeros(_) => {
                 let used = self.state(chunk)?.table.len();
                 self.punch(chunk, first, end.min(used), seq)?;
-                self.append(chunk, Body::Level, &Edit { first: 0, seq, id: change.id, more: false }, &[], false);
+                self.append(
+                    chunk,
+                    Body::Level,
+                    &Edit { first: 0, seq, id: change.id, more: false },
+                    &[],
+                    false,
+                );
             }
         }
         let state = self.state(chunk)?;
@@ -443,10 +460,34 @@ impl Disk {
         }
     }
 
-    /// The disk's first block with content that is on it as it should be turns into something else.
-    pub fn rot(&mut self, chunk: u64, block: u32) {
-        let content = self.block(chunk, block) ^ 1 << 62;
-        self.write_block(chunk, block, content);
+    /// Whether a block is what its checksum says.
+    pub fn is_good(&self, chunk: u64, block: u32) -> bool {
+        self.chunks.get(&chunk).is_none_or(|s| {
+            let entry = s.table.get(block);
+            entry.is_hole() || (!entry.is_unclean() && checksum(self.block(chunk, block)) == entry.crc)
+        })
+    }
+
+    /// A block turns into something else. False: it has no content.
+    pub fn rot(&mut self, chunk: u64, block: u32) -> bool {
+        let has = self.chunks.get(&chunk).is_some_and(|s| !s.table.get(block).is_hole());
+        if has {
+            let content = self.block(chunk, block) ^ 1 << 62;
+            self.write_block(chunk, block, content);
+        }
+        has
+    }
+
+    /// The table, for those who compare from outside.
+    pub fn table(&self, chunk: u64) -> Vec<Told> {
+        let Some(s) = self.chunks.get(&chunk) else { return Vec::new() };
+        (0..BLOCKS).map(|b| s.table.get(b).told()).collect()
+    }
+
+    /// The contents, for those who compare from outside.
+    pub fn contents(&self, chunk: u64) -> Vec<Content> {
+        let Some(s) = self.chunks.get(&chunk) else { return Vec::new() };
+        (0..BLOCKS).map(|b| if s.table.get(b).is_hole() { 0 } else { self.block(chunk, b) }).collect()
     }
 
     /// Opens the disk after the process has ended: the replicas that are on it, with the writes that
@@ -454,6 +495,7 @@ impl Disk {
     pub fn open(&mut self) -> Vec<(u64, ChunkMeta, Recent)> {
         self.chunks.clear();
         self.dirty.clear();
+        self.doomed.clear();
         let mut found: BTreeMap<u64, Replay<Content>> = BTreeMap::new();
         for (id, file) in &self.files {
             found.insert(*id, Replay::new(file.header.get().clone()));

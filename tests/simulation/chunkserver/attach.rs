@@ -1,0 +1,244 @@
+//! Mirrors `node/attach.rs` and `node/master.rs`: the stream to the master.
+
+use super::chunk::Chunk;
+use super::join::{self, meta_of};
+use super::node::{Node, Question};
+use crate::message::Message;
+use crate::net::ConnId;
+use crate::world::MASTER;
+use cairn_chunkserver::core::replica::{Event, Fault};
+use cairn_master::core::cluster::Down;
+use cairn_proto::rpc::{
+    AddReplica, ChunkInfo, ChunkReply, ChunkReport, CommandDone, Disk, Failure, Heartbeat, MasterCommand,
+    Register, Replica, ReplicaProblem, ServerInfo, master_command::Cmd, server_message::Msg,
+};
+use futures::channel::oneshot;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+const CONNECT: u64 = 3_000;
+/// Silence on the stream after which its transport gives it up.
+const KEEP_ALIVE: u64 = 3_000;
+
+/// What belongs to one stream.
+#[derive(Default)]
+pub struct Session {
+    beats: VecDeque<(u64, u64)>,
+    seq: u64,
+    lease_ms: u64,
+    heard: u64,
+    registered: Option<oneshot::Sender<u64>>,
+}
+
+pub async fn keep_attached(node: Rc<Node>) {
+    loop {
+        if let Some(conn) = node.world.connect(node.life, MASTER, CONNECT).await {
+            session(&node, conn).await;
+            node.world.close(conn, 0);
+            node.attach(None);
+        }
+        let ms = node.world.rng.borrow_mut().below(100);
+        node.sleep(ms).await;
+    }
+}
+
+async fn session(node: &Rc<Node>, conn: ConnId) {
+    let (tx, rx) = oneshot::channel();
+    *node.session.borrow_mut() = Session { registered: Some(tx), heard: node.now(), ..Session::default() };
+    node.attach(Some(conn));
+    let info = ServerInfo { addr: format!("node:{}", node.id), ..ServerInfo::default() };
+    node.say(Msg::Register(Register {
+        id: node.id,
+        cluster_id: vec![0; 16].into(),
+        info: Some(info),
+        incarnation: u64::from(node.life.number),
+        protocol: cairn_proto::PROTOCOL,
+        ..Register::default()
+    }));
+    let Some(Ok(heartbeat_ms)) = node.world.exec.timeout(node.life, CONNECT * 2, rx).await else { return };
+    // Before the first heartbeat: its answer, and with it the lease, then comes behind whatever
+    // the master has to say about replicas that are behind.
+    node.report_replicas();
+    while node.link.borrow().conn == Some(conn) && node.world.is_open(conn) {
+        if !node.heartbeat() {
+            return;
+        }
+        node.sleep(heartbeat_ms).await;
+    }
+}
+
+/// The stream has ended.
+pub fn ended(node: &Rc<Node>, conn: ConnId) {
+    if node.link.borrow().conn == Some(conn) {
+        node.attach(None);
+    }
+}
+
+/// The master has said something.
+pub fn told(node: &Rc<Node>, conn: ConnId, down: Down) {
+    if node.link.borrow().conn != Some(conn) {
+        return;
+    }
+    node.session.borrow_mut().heard = node.now();
+    match down {
+        Ok(command) => node.command(command),
+        Err(_) => {
+            node.world.close(conn, 0);
+            node.attach(None);
+        }
+    }
+}
+
+impl Node {
+    fn attach(&self, conn: Option<ConnId>) {
+        let asked = {
+            let mut link = self.link.borrow_mut();
+            link.conn = conn;
+            std::mem::take(&mut link.asked)
+        };
+        drop(asked);
+    }
+
+    fn say(&self, msg: Msg) -> bool {
+        let conn = self.link.borrow().conn;
+        conn.inspect(|c| self.world.clone().send(*c, 1, Message::Up(msg))).is_some()
+    }
+
+    pub fn ask_master(&self, question: Question, msg: impl FnOnce(u64) -> Msg) -> bool {
+        let req = {
+            let mut link = self.link.borrow_mut();
+            link.next += 1;
+            link.next
+        };
+        let sent = self.say(msg(req));
+        if sent {
+            self.link.borrow_mut().asked.insert(req, question);
+        }
+        sent
+    }
+
+    pub fn report(&self, chunk: &Rc<Chunk>, epoch: u64, failed: Vec<u32>, fault: Fault) {
+        trace!(self.world, "s{} c{} reports {failed:?} at {epoch}: {fault:?}", self.id, chunk.id);
+        let failure = if fault == Fault::Silent { Failure::TimedOut } else { Failure::Unreachable };
+        let (id, failure) = (chunk.id, failure.into());
+        self.ask_master(Question::Problem(chunk.clone(), epoch), |req| {
+            Msg::Problem(ReplicaProblem { req, chunk: id, epoch, failed, failure })
+        });
+    }
+
+    fn heartbeat(&self) -> bool {
+        let now = self.now();
+        let beat = {
+            let mut s = self.session.borrow_mut();
+            let unanswered = s.beats.front().is_some_and(|(_, at)| now - at > s.lease_ms * 3);
+            if unanswered || now - s.heard > KEEP_ALIVE {
+                return false;
+            }
+            s.seq += 1;
+            let seq = s.seq;
+            s.beats.push_back((seq, now));
+            Heartbeat {
+                seq,
+                disks: vec![Disk { total_bytes: 1 << 40, free_bytes: 1 << 39, ..Disk::default() }],
+                chunks: self.chunks.borrow().len() as u64,
+                digest: self.digest(),
+                ..Heartbeat::default()
+            }
+        };
+        self.say(Msg::Heartbeat(beat))
+    }
+
+    fn report_replicas(&self) {
+        let all = self.all_chunks();
+        let replicas = all.iter().map(|c| {
+            let m = c.replica.borrow();
+            Replica { chunk: c.id, epoch: m.epoch(), seq: m.seq(), unclean: !m.is_trusted() }
+        });
+        self.say(Msg::Report(ChunkReport { replicas: replicas.collect(), first: true, last: true }));
+    }
+
+    fn command(self: &Rc<Self>, command: MasterCommand) {
+        let done = match command.cmd {
+            Some(Cmd::Registered(r)) => {
+                let mut s = self.session.borrow_mut();
+                s.lease_ms = u64::from(r.lease_ms);
+                if let Some(waiting) = s.registered.take() {
+                    // Given up on after the time limit.
+                    let _ = waiting.send(u64::from(r.heartbeat_ms));
+                }
+                return;
+            }
+            Some(Cmd::Ack(ack)) => {
+                let mut s = self.session.borrow_mut();
+                while let Some((seq, sent_at)) = s.beats.front().copied()
+                    && seq <= ack.seq
+                {
+                    s.beats.pop_front();
+                    self.renew_lease(sent_at + s.lease_ms);
+                }
+                return;
+            }
+            Some(Cmd::ReportWanted(_)) => return self.report_replicas(),
+            Some(Cmd::Chunk(reply)) => return self.answered(reply),
+            Some(Cmd::Servers(_)) => Ok(()),
+            Some(Cmd::SetEpoch(info)) => self.set_epoch(&info),
+            Some(Cmd::Delete(list)) => {
+                list.chunks.into_iter().for_each(|c| self.delete(c));
+                Ok(())
+            }
+            Some(Cmd::AddReplica(add)) => return self.add_replica(command.id, add),
+            None => return,
+        };
+        self.report_done(command.id, done);
+    }
+
+    fn answered(self: &Rc<Self>, reply: ChunkReply) {
+        let asked = self.link.borrow_mut().asked.remove(&reply.req);
+        match asked {
+            None => {}
+            Some(Question::CaughtUp(to)) => drop(to.send(reply)),
+            Some(Question::Problem(chunk, epoch)) => match reply.chunk {
+                Some(info) if info.chunk == chunk.id && info.epoch > epoch => {
+                    chunk.handle(self, Event::Epoch(meta_of(&info)));
+                }
+                Some(info) if info.chunk == 0 => self.delete(chunk.id),
+                _ => chunk.handle(self, Event::Refused { epoch }),
+            },
+        }
+    }
+
+    fn report_done(&self, command: u64, done: Result<(), String>) {
+        if command != 0 {
+            let (ok, detail) = (done.is_ok(), done.err().unwrap_or_default());
+            self.say(Msg::Done(CommandDone { command, ok, detail }));
+        }
+    }
+
+    fn set_epoch(self: &Rc<Self>, info: &ChunkInfo) -> Result<(), String> {
+        let chunk = match self.chunk(info.chunk) {
+            Some(chunk) => chunk,
+            None if info.in_sync.contains(&self.id) => {
+                let chunk = self.create(info.chunk, &meta_of(info), true).map_err(|e| format!("{e:?}"))?;
+                chunk.handle(self, Event::Start);
+                chunk
+            }
+            None => return Ok(()),
+        };
+        chunk.handle(self, Event::Epoch(meta_of(info)));
+        Ok(())
+    }
+
+    fn add_replica(self: &Rc<Self>, command: u64, add: AddReplica) {
+        let node = self.clone();
+        self.world.exec.spawn(self.life, async move {
+            let info = add.chunk.unwrap_or_default();
+            let done = match node.set_epoch(&info).map(|()| node.chunk(info.chunk)) {
+                Ok(Some(chunk)) => join::add_replica(&node, &chunk, add.target).await,
+                Ok(None) => Err("no such chunk here".into()),
+                Err(e) => Err(e),
+            };
+            trace!(node.world, "s{} c{} join of {}: {done:?}", node.id, info.chunk, add.target);
+            node.report_done(command, done);
+        });
+    }
+}

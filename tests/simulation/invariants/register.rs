@@ -1,0 +1,90 @@
+//! A block as a register: which values a read may return, given all writes of the history.
+
+use crate::executor::Micros;
+use crate::history::{History, Kind};
+use crate::message::Content;
+
+/// A write of one block.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub value: Content,
+    pub start: Micros,
+    /// `None`: it may take effect at any time, or never.
+    pub end: Option<Micros>,
+    /// From when on it is known to be on stable storage.
+    pub synced: Option<Micros>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Read {
+    pub value: Content,
+    pub start: Micros,
+    pub end: Micros,
+}
+
+/// One block's writes and reads, and the moments at which unsynced writes may have been lost.
+#[derive(Debug)]
+pub struct Register {
+    pub name: String,
+    pub writes: Vec<Write>,
+    pub reads: Vec<Read>,
+    pub blackouts: Vec<Micros>,
+}
+
+impl Register {
+    pub fn of(history: &History, place: u64, block: u32) -> Self {
+        let here = || history.ops.iter().filter(move |op| op.place == place);
+        // As it is before anything was written.
+        let mut writes = vec![Write { value: 0, start: 0, end: Some(0), synced: Some(0) }];
+        let mut reads = Vec::new();
+        for op in here() {
+            let index = block.checked_sub(op.first).map(|i| i as usize);
+            let Some(value) = index.and_then(|i| op.contents.get(i)).copied() else { continue };
+            match (op.kind, op.end) {
+                (Kind::Write, end) => {
+                    let after = |end: Micros| {
+                        let syncs = here().filter(|s| s.kind == Kind::Sync && s.start >= end);
+                        syncs.filter_map(|s| s.end).min()
+                    };
+                    let synced = if op.sync { end } else { end.and_then(after) };
+                    writes.push(Write { value, start: op.start, end, synced });
+                }
+                (Kind::Read, Some(end)) => reads.push(Read { value, start: op.start, end }),
+                _ => {}
+            }
+        }
+        Self {
+            name: format!("place {place} block {block}"),
+            writes,
+            reads,
+            blackouts: history.blackouts.clone(),
+        }
+    }
+
+    /// Whether nobody may count on a write any more at `when`: it was not synced when the power failed.
+    pub fn may_be_lost(&self, write: &Write, when: Micros) -> bool {
+        let lost = |t: &Micros| {
+            write.end.is_none_or(|e| e < *t) && *t <= when && write.synced.is_none_or(|s| s > *t)
+        };
+        self.blackouts.iter().any(lost)
+    }
+
+    /// A write that a read must have seen in the place of all that could have given its value.
+    pub fn overlooked(&self, read: &Read) -> Option<&Write> {
+        let mut overlooked = None;
+        for source in self.writes.iter().filter(|w| w.value == read.value && w.start < read.end) {
+            let hides = |w: &&Write| {
+                w.value != read.value
+                    && source.end.is_some_and(|e| e < w.start)
+                    && w.end.is_some_and(|e| e < read.start)
+            };
+            overlooked = Some(self.writes.iter().filter(hides).find(|w| !self.may_be_lost(w, read.end))?);
+        }
+        overlooked
+    }
+
+    /// Whether a value comes from nowhere.
+    pub fn is_foreign(&self, read: &Read) -> bool {
+        !self.writes.iter().any(|w| w.value == read.value && w.start < read.end)
+    }
+}
