@@ -2,8 +2,7 @@
 //! served with a content that it never had, and what a crash has torn is not taken for a failing disk.
 
 use super::crashing::CrashingStorage;
-use super::store::{Change, Disk, DiskSettings, Payload};
-use super::{ChunkFile, DiskError};
+use super::{Change, ChunkFile, Disk, DiskError, DiskSettings, Payload};
 use crate::core::layout::{ChunkMeta, Geometry};
 use crate::core::recent::WriteId;
 use cairn_proto::block::{BLOCK, piece_crcs};

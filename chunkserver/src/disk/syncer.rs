@@ -3,9 +3,14 @@
 
 use super::ChunkFile;
 use super::error::DiskError;
+use super::storage::StorageFile;
 use super::store::Disk;
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// Files that are synced at once.
+const SYNC_THREADS: usize = 4;
 
 type Done = Box<dyn FnOnce(Result<(), DiskError>) + Send>;
 
@@ -86,18 +91,20 @@ impl Disk {
         if self.has_failed() {
             return Err(DiskError::Failed);
         }
+        let mut files = Vec::new();
+        let mut dirs = BTreeSet::new();
         for c in chunks {
-            let (file, fresh) = {
-                let mut state = c.state.lock();
-                if state.deleted || !std::mem::take(&mut state.unsynced) {
-                    continue;
+            let mut state = c.state.lock();
+            if !state.deleted && std::mem::take(&mut state.unsynced) {
+                files.push(self.file(c)?);
+                if std::mem::take(&mut state.fresh) {
+                    dirs.insert(c.dir());
                 }
-                (self.file(c)?, std::mem::take(&mut state.fresh))
-            };
-            self.stable(file.sync())?;
-            if fresh {
-                self.stable(self.storage.sync_dir(&c.dir()))?;
             }
+        }
+        self.stable(sync_files(&files))?;
+        for dir in dirs {
+            self.stable(self.storage.sync_dir(&dir))?;
         }
         self.stable(self.journal.sync())
     }
@@ -109,4 +116,18 @@ impl Disk {
             DiskError::Io(e)
         })
     }
+}
+
+/// A disk does better with several requests at hand than with one after the other.
+fn sync_files(files: &[Arc<dyn StorageFile>]) -> std::io::Result<()> {
+    let some = |files: &[Arc<dyn StorageFile>]| files.iter().try_for_each(|f| f.sync());
+    if files.len() < 2 {
+        return some(files);
+    }
+    std::thread::scope(|scope| {
+        let parts = files.chunks(files.len().div_ceil(SYNC_THREADS));
+        let threads: Vec<_> = parts.map(|part| scope.spawn(move || some(part))).collect();
+        let died = |_| Err(std::io::Error::other("a syncing thread died"));
+        threads.into_iter().try_for_each(|t| t.join().unwrap_or_else(died))
+    })
 }

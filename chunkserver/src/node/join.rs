@@ -1,8 +1,9 @@
 //! Brings a server up to date: a returning one or a new one. Every write goes to it, too, from the
 //! beginning on; what differs is sent between them.
 
+use super::ask::{self, Failed};
 use super::chunk::Chunk;
-use super::compare::{self, Failed};
+use super::compare;
 use super::effects::INSTALL_BLOCKS;
 use super::master::epoch_event;
 use super::state::Node;
@@ -22,7 +23,7 @@ const TRIES: usize = 5;
 pub(super) async fn add_replica(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
     // It may just be starting, and writes are not to be held up by that.
     let meta = chunk.replica.lock().meta();
-    compare::state(node, chunk, &meta, target, compare::STARTING).await.map_err(|f| text(&f))?;
+    ask::state(node, chunk, &meta, target, ask::STARTING).await.map_err(|f| text(&f))?;
     chunk.handle(node, Event::Join { target });
     still_joining(chunk, target)?;
     let done = bring_up(node, chunk, target).await;
@@ -48,7 +49,7 @@ fn still_joining(chunk: &Chunk, target: u32) -> Result<(), String> {
 
 async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
     let epoch = chunk.replica.lock().epoch();
-    let theirs = compare::table(node, chunk, epoch, target).await.map_err(|f| text(&f))?;
+    let theirs = ask::table(node, chunk, epoch, target).await.map_err(|f| text(&f))?;
     let own = compare::own_table(chunk).map_err(|e| e.to_string())?;
     let window = Arc::new(Semaphore::new(WINDOW));
     for run in differing(&own, &theirs, INSTALL_BLOCKS) {
@@ -89,7 +90,7 @@ async fn finish(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(),
     if super::wire::member_answer(Some(&last)) != crate::core::replica::MemberAnswer::Done {
         return Err(format!("refused: {:?} {}", last.status(), last.text()));
     }
-    compare::sync_member(node, chunk, &meta, target).await.map_err(|f| text(&f))?;
+    ask::sync_member(node, chunk, &meta, target).await.map_err(|f| text(&f))?;
     still_joining(chunk, target)?;
     chunk.handle(node, Event::Joined { target });
     for _ in 0..TRIES {

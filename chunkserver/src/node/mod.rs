@@ -1,6 +1,7 @@
 //! The thin shell: connections, disks and the master around the replicas' state machines.
 
 mod answer;
+mod ask;
 mod attach;
 mod chunk;
 mod clock;

@@ -49,6 +49,8 @@ pub struct Peers {
 
 /// A peer that could not be reached is left alone for so long.
 const DOWN: Millis = 100;
+/// How often the master's list is looked at for a server that is not in it.
+const UNKNOWN: Duration = Duration::from_millis(5);
 /// Frames that may wait for a connection.
 const WAITING: usize = 4096;
 
@@ -99,9 +101,8 @@ impl Peers {
             State::Dialling(w) if w.len() >= WAITING => return false,
             State::Dialling(_) => {}
             _ => {
-                let Some(info) = self.known.lock().get(&server).cloned() else { return false };
                 *s = State::Dialling(Vec::new());
-                self.handle.spawn(self.clone().dial(info, peer.clone()));
+                self.handle.spawn(self.clone().dial(server, peer.clone()));
             }
         }
         if let State::Dialling(w) = &mut *s {
@@ -155,13 +156,28 @@ impl Peers {
         }
     }
 
-    async fn dial(self: Arc<Self>, info: ServerInfo, peer: Arc<Peer>) {
+    async fn connect(&self, server: u32) -> Result<Client, CallError> {
+        // A server that has just come is heard of from others a little earlier than from the master.
+        let info = loop {
+            let known = self.known.lock().get(&server).cloned();
+            if let Some(info) = known {
+                break info;
+            }
+            tokio::time::sleep(UNKNOWN).await;
+        };
         let to = Endpoint::nearest(&info, &self.boot_id);
-        let mut dialled = Client::connect(&to, self.me, info.id, self.dial_limit).await;
-        if dialled.is_err() && matches!(to, Endpoint::Unix(_)) {
-            dialled =
-                Client::connect(&Endpoint::Tcp(info.addr.clone()), self.me, info.id, self.dial_limit).await;
+        match Client::connect(&to, self.me, info.id, self.dial_limit).await {
+            Err(_) if matches!(to, Endpoint::Unix(_)) => {
+                let to = Endpoint::Tcp(info.addr);
+                Client::connect(&to, self.me, info.id, self.dial_limit).await
+            }
+            dialled => dialled,
         }
+    }
+
+    async fn dial(self: Arc<Self>, server: u32, peer: Arc<Peer>) {
+        let dialled = tokio::time::timeout(self.dial_limit, self.connect(server)).await;
+        let dialled = dialled.unwrap_or(Err(CallError::TimedOut));
         let mut failed = Vec::new();
         {
             let mut s = peer.state.lock();
@@ -182,7 +198,7 @@ impl Peers {
                     *s = State::Up(client);
                 }
                 Err(e) => {
-                    tracing::debug!(server = info.id, "cannot reach a chunkserver: {e}");
+                    tracing::debug!(server, "cannot reach a chunkserver: {e}");
                     failed.extend(waiting.into_iter().map(|w| w.then));
                 }
             }

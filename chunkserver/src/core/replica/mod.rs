@@ -8,16 +8,21 @@
 //! A replica is *trusted* when nothing is missing from it (not so after a crash, or while it is being
 //! brought up to date); only then it is read from.
 
+mod effect;
 mod epochs;
+mod event;
 mod member;
 mod ops;
 mod primary;
 #[cfg(test)]
 mod tests;
 
+pub use effect::{Effect, Effects};
+pub use event::{Event, Fault, MemberAnswer};
+
 use super::Millis;
 use super::layout::ChunkMeta;
-use super::recent::{Recent, WriteId};
+use super::recent::Recent;
 use cairn_proto::data::Status;
 use ops::Op;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,237 +42,6 @@ pub struct Times {
     /// A report to the master is repeated after so long.
     pub report_again: Millis,
 }
-
-/// Why a member is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The connection broke or could not be made.
-    Unreachable,
-    /// It does not answer.
-    Silent,
-    /// Its disk is full.
-    NoSpace,
-    /// Its disk failed.
-    Disk,
-    /// It refuses: it knows a higher epoch.
-    Stale,
-}
-
-/// What a member answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemberAnswer {
-    /// Done.
-    Done,
-    /// It misses something, or has a bad block: the replicas have to be compared.
-    NotLevel,
-    /// It has failed.
-    Failed(Fault),
-}
-
-/// What happens to a replica.
-#[derive(Debug)]
-pub enum Event<W, A> {
-    /// The process has started.
-    Start,
-    /// A client writes.
-    Write {
-        /// The write's id.
-        id: WriteId,
-        /// The epoch that the client knows.
-        epoch: u64,
-        /// Answer when it is stable.
-        sync: bool,
-        /// The content.
-        write: W,
-        /// Where the answer goes.
-        answer: A,
-    },
-    /// A client wants everything acknowledged so far to be stable.
-    Sync {
-        /// The epoch that the client knows.
-        epoch: u64,
-        /// Where the answer goes.
-        answer: A,
-    },
-    /// A primary forwards a write.
-    Forward {
-        /// The primary.
-        from: u32,
-        /// Its epoch and set (its `seq` is the write's).
-        meta: ChunkMeta,
-        /// The write's id.
-        id: WriteId,
-        /// Answer when it is stable.
-        sync: bool,
-        /// The content.
-        write: W,
-        /// Where the answer goes.
-        answer: A,
-    },
-    /// This server's own part of an operation is done.
-    LocalDone {
-        /// Which.
-        op: OpId,
-    },
-    /// A write could not be applied here, or a bad block was found.
-    LocalFault {
-        /// The seq that was not applied; `None`: a block is bad.
-        seq: Option<u64>,
-        /// `Some`: the disk failed or is full, so others have to go on without this replica.
-        fault: Option<Fault>,
-    },
-    /// A member has answered, or will not any more.
-    Answered {
-        /// To what.
-        op: OpId,
-        /// Who.
-        server: u32,
-        /// What.
-        answer: MemberAnswer,
-    },
-    /// A member gave a sign of life.
-    Heard {
-        /// Who.
-        server: u32,
-    },
-    /// A new epoch, from the master or a primary.
-    Epoch(ChunkMeta),
-    /// The master did not drop the members that were reported at this epoch.
-    Refused {
-        /// The epoch.
-        epoch: u64,
-    },
-    /// The master wants a server to be brought up to date: every write goes to it from here on.
-    Join {
-        /// Which.
-        target: u32,
-    },
-    /// It holds everything.
-    Joined {
-        /// Which.
-        target: u32,
-    },
-    /// It could not be done.
-    JoinFailed {
-        /// Which.
-        target: u32,
-    },
-    /// Someone found a bad block, or has restarted: the replicas are to be compared.
-    Doubt,
-    /// The comparison has ended at this epoch: with the members' common seq, or at one that failed.
-    Compared {
-        /// The epoch at which it was begun.
-        epoch: u64,
-        /// The seq that all have, or who failed.
-        result: Result<u64, (u32, Fault)>,
-    },
-    /// The primary says that this replica holds everything up to `seq`.
-    Leveled {
-        /// The primary's seq.
-        seq: u64,
-    },
-    /// Time passes; sent often while anything waits.
-    Tick,
-}
-
-/// What a driver has to do.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Effect<W, A> {
-    /// Send to these members; each answer comes back as [`Event::Answered`].
-    Forward {
-        /// The operation.
-        op: OpId,
-        /// To whom.
-        to: Vec<u32>,
-        /// The write's seq.
-        seq: u64,
-        /// The write's id.
-        id: WriteId,
-        /// Whether it has to be made stable.
-        sync: bool,
-        /// The content.
-        write: W,
-    },
-    /// Apply a write, then [`Event::LocalDone`] (once it is stable, if `sync`) or [`Event::LocalFault`].
-    Apply {
-        /// The operation.
-        op: OpId,
-        /// The write's seq.
-        seq: u64,
-        /// The write's id.
-        id: WriteId,
-        /// Whether it has to be made stable.
-        sync: bool,
-        /// The content.
-        write: W,
-    },
-    /// Send the whole blocks that this write touched, as they are now, to a server that is being brought up to date.
-    Mirror {
-        /// The operation.
-        op: OpId,
-        /// To whom.
-        to: u32,
-        /// Whether it has to be made stable.
-        sync: bool,
-        /// The content.
-        write: W,
-    },
-    /// Have these members, and this server itself, make the chunk stable.
-    SyncAll {
-        /// The operation.
-        op: OpId,
-        /// Who.
-        to: Vec<u32>,
-    },
-    /// As a member: apply a write (once it is stable, if `sync`) and answer; or [`Event::LocalFault`].
-    Store {
-        /// The write's seq.
-        seq: u64,
-        /// The write's id.
-        id: WriteId,
-        /// Whether it has to be made stable.
-        sync: bool,
-        /// The content; `None`: it was applied before.
-        write: Option<W>,
-        /// Where the answer goes.
-        answer: A,
-    },
-    /// Answer.
-    Answer {
-        /// Where the answer goes.
-        to: A,
-        /// How it ended.
-        status: Status,
-        /// The write's seq, or the chunk's.
-        seq: u64,
-    },
-    /// Record epoch and set.
-    Record,
-    /// Tell the master who failed.
-    Report {
-        /// Who.
-        failed: Vec<u32>,
-        /// Why (the first of them).
-        fault: Fault,
-    },
-    /// Compare the replicas; [`Event::Compared`] says how it ended.
-    Compare,
-    /// Ask the primary to compare this replica with its own.
-    AskPrimary,
-    /// Stop bringing this server up to date.
-    AbortJoin {
-        /// Which.
-        target: u32,
-    },
-    /// See whether these members live ([`Event::Heard`]).
-    Probe {
-        /// Who.
-        servers: Vec<u32>,
-    },
-}
-
-/// Effects in the order in which they have to be performed.
-pub type Effects<W, A> = Vec<Effect<W, A>>;
 
 #[derive(Debug)]
 struct Joining {

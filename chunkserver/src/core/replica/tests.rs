@@ -1,6 +1,7 @@
 //! The state machine on its own: `W` is a number, an answer goes to a name.
 
 use super::*;
+use crate::core::recent::WriteId;
 
 type R = Replica<u32, &'static str>;
 type E = Event<u32, &'static str>;
