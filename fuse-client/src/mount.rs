@@ -89,7 +89,13 @@ pub async fn run(
         }
     })
     .await??;
-    let mut ended = start_threads(device, &engine, config.threads)?;
+    let mut ended = match start_threads(device, &engine, config.threads) {
+        Ok(ended) => ended,
+        Err(e) => {
+            let _ = detach(&config.dir);
+            return Err(e);
+        }
+    };
     let dir = config.dir.clone();
     in_thread(move || set_read_ahead(&dir, READ_AHEAD)).await?;
     tracing::info!(dir = %config.dir.display(), exclusive = engine.exclusive(), "mounted");

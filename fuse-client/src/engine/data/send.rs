@@ -76,7 +76,11 @@ impl FileData {
             (Err(e), _) => {
                 if e.errno() == libc::ESTALE {
                     // Deleted while it was being written back: nobody misses it.
-                    tracing::debug!(inode = self.inode.0, chunk_index = index, "a deleted file's data is dropped");
+                    tracing::debug!(
+                        inode = self.inode.0,
+                        chunk_index = index,
+                        "a deleted file's data is dropped"
+                    );
                 } else {
                     tracing::error!(inode = self.inode.0, chunk_index = index, "written data is lost: {e}");
                 }
