@@ -15,7 +15,6 @@ pub enum Kind {
 
 #[derive(Clone, Debug)]
 pub struct Op {
-    pub client: u32,
     pub kind: Kind,
     pub place: u64,
     pub first: u32,

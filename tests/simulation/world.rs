@@ -162,7 +162,8 @@ impl World {
 
     pub fn start(self: &Rc<Self>, node: NodeId) {
         let was = self.machine(node);
-        if was == Machine::Running && (node != MASTER && self.node(node).is_some()) {
+        let runs = if node == MASTER { self.master.borrow().is_some() } else { self.node(node).is_some() };
+        if runs {
             return;
         }
         trace!(self, "n{node} starts");

@@ -40,6 +40,13 @@ impl DiskError {
     }
 }
 
+/// Marks what was written in part.
+const TORN: Content = 1 << 63;
+
+pub fn is_torn(content: Content) -> bool {
+    content & TORN != 0
+}
+
 /// A block's checksum.
 pub fn checksum(content: Content) -> u32 {
     if content == 0 { zero_block_crc() } else { (SplitMix64::new(content).next() >> 32) as u32 }
@@ -455,7 +462,7 @@ impl Disk {
         for file in self.files.values_mut() {
             file.header.lose_power(rng, |v, _| v.clone());
             file.table.lose_power(rng, |v, _| v.clone());
-            let torn = |v: &Content, rng: &mut SplitMix64| v ^ (rng.next() | 1 << 63);
+            let torn = |_: &Content, rng: &mut SplitMix64| rng.next() | TORN;
             file.blocks.iter_mut().for_each(|b| b.lose_power(rng, torn));
         }
     }

@@ -1,5 +1,6 @@
 //! A block as a register: which values a read may return, given all writes of the history.
 
+use crate::chunkserver::disk::is_torn;
 use crate::executor::Micros;
 use crate::history::{History, Kind};
 use crate::message::Content;
@@ -83,8 +84,16 @@ impl Register {
         overlooked
     }
 
-    /// Whether a value comes from nowhere.
+    /// The write of a value other than 0.
+    pub fn source(&self, value: Content) -> Option<&Write> {
+        self.writes.iter().find(|w| w.value == value)
+    }
+
+    /// Whether a value comes from nowhere. A block that was being written when the power failed everywhere may be torn,
+    /// as on any disk.
     pub fn is_foreign(&self, read: &Read) -> bool {
-        !self.writes.iter().any(|w| w.value == read.value && w.start < read.end)
+        let open = |t: &Micros| self.writes.iter().any(|w| w.start < *t && w.synced.is_none_or(|s| s > *t));
+        let torn = is_torn(read.value) && self.blackouts.iter().any(|t| *t < read.end && open(t));
+        !torn && !self.writes.iter().any(|w| w.value == read.value && w.start < read.end)
     }
 }
