@@ -203,3 +203,20 @@ async fn a_retry_is_applied_once_and_bad_requests_are_refused() {
     let (header, meta) = write_frame(&info, 1004, 0, &Bytes::new(), false);
     assert_eq!(client.call(header, &meta, Bytes::new(), limit).await.unwrap().status(), Status::BadRequest);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_before_anything_is_done_and_a_full_member_is_dropped() {
+    let full = 1 << 60;
+    let mut c = TestCluster::with_reserves(&[1 << 20, 1 << 20, full]).await;
+    c.chunk(1, &[3, 1, 2]);
+    c.read_soon_ready(3).await;
+    let data = pattern(1, 5000);
+    assert_eq!(c.write_as(1, 1, 0, &data, true).await.unwrap().status(), Status::NoSpace);
+    assert!(!c.state(3, 1).await.exists);
+    c.chunk(2, &[1, 2, 3]);
+    c.write(2, 0, &data, true).await;
+    assert_eq!(c.info(2).in_sync, [1, 2]);
+    // No majority without the full one.
+    c.chunk(3, &[1, 3]);
+    assert_eq!(c.write_as(3, 3, 0, &data, true).await.unwrap().status(), Status::NoSpace);
+}

@@ -215,7 +215,11 @@ pub(super) fn ask_primary(node: &Arc<Node>, chunk: &Arc<Chunk>) {
     node.clone().handle.spawn(async move {
         let mut wait = Duration::from_millis(50);
         loop {
-            if let Err(e) = verify(&chunk).await {
+            let verified = {
+                let _turn = node.heavy.acquire().await;
+                verify(&chunk).await
+            };
+            if let Err(e) = verified {
                 tracing::warn!(chunk = chunk.id, "cannot verify: {e}");
             }
             let (primary, epoch, wanted) = {

@@ -33,16 +33,17 @@ pub struct TestCluster {
     pub master: FakeMaster,
     clients: HashMap<u32, Client>,
     next_write: AtomicU64,
+    reserve: Vec<u64>,
 }
 
-fn config(dir: &std::path::Path, n: usize, master: SocketAddr, listen: SocketAddr) -> Config {
+fn config(dir: &std::path::Path, n: usize, master: SocketAddr, listen: SocketAddr, reserve: u64) -> Config {
     Config {
         data: vec![dir.join(format!("s{n}"))],
         listen,
         unix_socket: Some(dir.join(format!("s{n}.sock"))),
         masters: vec![master.to_string()],
         journal_segment_bytes: 4 << 20,
-        reserve_bytes: 1 << 20,
+        reserve_bytes: reserve,
         ..Config::default()
     }
 }
@@ -90,16 +91,28 @@ impl Drop for Server {
 
 impl TestCluster {
     pub async fn new(servers: usize) -> Self {
+        Self::with_reserves(&vec![1 << 20; servers]).await
+    }
+
+    /// A disk whose reserve is larger than it is counts as full.
+    pub async fn with_reserves(reserve: &[u64]) -> Self {
         show_logs();
         let dir = tempfile::tempdir().unwrap();
         let master = master::start(CHUNK).await;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut all = Vec::new();
-        for n in 1..=servers {
-            let c = config(dir.path(), n, master.addr, any);
+        for (i, reserve) in reserve.iter().enumerate() {
+            let c = config(dir.path(), i + 1, master.addr, any, *reserve);
             all.push(tokio::task::spawn_blocking(|| start(c)).await.unwrap());
         }
-        Self { dir, master, servers: all, clients: HashMap::new(), next_write: AtomicU64::new(1) }
+        Self {
+            dir,
+            master,
+            servers: all,
+            clients: HashMap::new(),
+            next_write: AtomicU64::new(1),
+            reserve: reserve.to_vec(),
+        }
     }
 
     pub fn data_dir(&self, n: u32) -> PathBuf {
@@ -131,7 +144,13 @@ impl TestCluster {
     }
 
     pub async fn restart(&mut self, n: u32) {
-        let c = config(self.dir.path(), n as usize, self.master.addr, self.servers[n as usize - 1].addr);
+        let c = config(
+            self.dir.path(),
+            n as usize,
+            self.master.addr,
+            self.servers[n as usize - 1].addr,
+            self.reserve[n as usize - 1],
+        );
         self.servers[n as usize - 1] = tokio::task::spawn_blocking(|| start(c)).await.unwrap();
     }
 
