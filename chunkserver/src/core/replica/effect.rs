@@ -7,7 +7,7 @@ use cairn_proto::data::Status;
 /// What a driver has to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect<W, A> {
-    /// Send to these members; each answer comes back as [`Event::Answered`].
+    /// Send to these members; each answer comes back as [`super::Event::Answered`].
     Forward {
         /// The operation.
         op: OpId,
@@ -22,7 +22,7 @@ pub enum Effect<W, A> {
         /// The content.
         write: W,
     },
-    /// Apply a write, then [`Event::LocalDone`] (once it is stable, if `sync`) or [`Event::LocalFault`].
+    /// Apply a write, then [`super::Event::LocalDone`] (once it is stable, if `sync`) or [`super::Event::LocalFault`].
     Apply {
         /// The operation.
         op: OpId,
@@ -53,7 +53,7 @@ pub enum Effect<W, A> {
         /// Who.
         to: Vec<u32>,
     },
-    /// As a member: apply a write (once it is stable, if `sync`) and answer; or [`Event::LocalFault`].
+    /// As a member: apply a write (once it is stable, if `sync`) and answer; or [`super::Event::LocalFault`].
     Store {
         /// The write's seq.
         seq: u64,
@@ -84,7 +84,7 @@ pub enum Effect<W, A> {
         /// Why (the first of them).
         fault: Fault,
     },
-    /// Compare the replicas; [`Event::Compared`] says how it ended.
+    /// Compare the replicas; [`super::Event::Compared`] says how it ended.
     Compare,
     /// Ask the primary to compare this replica with its own.
     AskPrimary,
@@ -93,7 +93,7 @@ pub enum Effect<W, A> {
         /// Which.
         target: u32,
     },
-    /// See whether these members live ([`Event::Heard`]).
+    /// See whether these members live ([`super::Event::Heard`]).
     Probe {
         /// Who.
         servers: Vec<u32>,
