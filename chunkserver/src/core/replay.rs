@@ -84,7 +84,10 @@ impl<P> Replay<P> {
         }
         if !r.more {
             self.meta.seq = self.meta.seq.max(r.seq);
-            self.recent.add(r.id, r.seq);
+            // Of a large write the content may be lost where the record is not: sent again, it is to be applied again.
+            if !matches!(r.body, Body::Large(_)) {
+                self.recent.add(r.id, r.seq);
+            }
         }
     }
 
@@ -141,7 +144,8 @@ mod tests {
         assert_eq!(of(5), Some(Last { entry: Entry::zeroed(6), content: None }));
         let (meta, recent) = r.finish();
         assert_eq!((meta.seq, meta.suspect), (6, true));
-        assert_eq!(recent.seq_of(WriteId { session: 1, write: 5 }), Some(5));
+        let seq_of = |write| recent.seq_of(WriteId { session: 1, write });
+        assert_eq!((seq_of(4), seq_of(5), seq_of(6)), (Some(4), None, Some(6)));
     }
 
     #[test]
