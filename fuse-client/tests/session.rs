@@ -80,8 +80,13 @@ async fn master() -> (Arc<Mutex<mpsc::UnboundedReceiver<Line>>>, String) {
 type Opened = (Arc<Session>, mpsc::UnboundedReceiver<SessionEvent>, Line);
 
 async fn open(lines: &Mutex<mpsc::UnboundedReceiver<Line>>, addr: &str, outage: Duration) -> Opened {
-    let config =
-        SessionConfig { masters: vec![addr.into()], mount_dir: "/m".into(), host: "h".into(), outage };
+    let config = SessionConfig {
+        masters: vec![addr.into()],
+        mount_dir: "/m".into(),
+        host: "h".into(),
+        boot_id: String::new(),
+        outage,
+    };
     let welcoming = async {
         let line = lines.lock().await.recv().await.unwrap();
         line.welcome(7, false);
@@ -242,6 +247,7 @@ async fn an_address_that_is_none_is_refused_at_once() {
         masters: vec!["not an address".into()],
         mount_dir: String::new(),
         host: String::new(),
+        boot_id: String::new(),
         outage: PATIENT,
     };
     let start = Instant::now();

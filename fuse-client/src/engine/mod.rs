@@ -104,6 +104,7 @@ impl Engine {
             masters: config.masters.clone(),
             mount_dir: config.mount_dir.clone(),
             host: config.host.clone(),
+            boot_id: config.boot_id.clone(),
             outage: config.outage,
         })
         .await?;

@@ -147,6 +147,9 @@ pub struct Session {
     /// Whether it may cache everything without asking.
     #[prost(bool, tag = "4")]
     pub exclusive: bool,
+    /// Of the machine: drawn anew at each start of it; empty: unknown.
+    #[prost(string, tag = "5")]
+    pub boot_id: String,
 }
 
 /// What is counted. Never goes back, but for `inodes`.

@@ -149,12 +149,14 @@ impl Sessions {
             host: hello.host.clone(),
             pid: hello.pid,
             exclusive: false,
+            boot_id: hello.boot_id.clone(),
         };
+        let mut effects = self.end_predecessor(&record);
         let waiting = Waiting { connection, record, renewed: hello.session != 0 };
         let Some(holder) = self.sessions.values().find(|s| s.record.exclusive) else {
-            return self.admit(now, waiting, next);
+            effects.extend(self.admit(now, waiting, next));
+            return effects;
         };
-        let mut effects = Vec::new();
         if self.recall.is_none() {
             let event = self.next_event;
             self.next_event += 1;
@@ -163,6 +165,18 @@ impl Sessions {
         }
         self.waiting.push(waiting);
         effects
+    }
+
+    /// Ends the session whose place a newcomer takes: that of the same directory of the same machine, when it has lost
+    /// its connection. Its process is gone, for a directory is mounted once; so nobody has to wait for it to expire.
+    fn end_predecessor(&mut self, newcomer: &Record) -> Vec<Effect> {
+        let place = |r: &Record| (r.boot_id.clone(), r.mount_dir.clone());
+        let is_it = |s: &Session| s.connection.is_none() && place(&s.record) == place(newcomer);
+        let known = !newcomer.boot_id.is_empty();
+        match self.sessions.iter().find(|(_, s)| known && is_it(s)).map(|(id, _)| *id) {
+            Some(id) => self.end(id, Closed::Replaced),
+            None => Vec::new(),
+        }
     }
 
     fn admit(&mut self, now: Millis, newcomer: Waiting, next: &mut u64) -> Vec<Effect> {

@@ -37,6 +37,8 @@ pub struct SessionConfig {
     pub mount_dir: String,
     /// For people: the machine's name.
     pub host: String,
+    /// The machine's boot id, by which a mount that was killed is known to be gone when it comes back.
+    pub boot_id: String,
     /// How long an operation waits for its answer.
     pub outage: Duration,
 }
@@ -220,6 +222,7 @@ impl Session {
             host: self.config.host.clone(),
             cluster_id: state.cluster.clone(),
             protocol: cairn_proto::PROTOCOL,
+            boot_id: self.config.boot_id.clone(),
         }
     }
 

@@ -167,3 +167,31 @@ fn the_masters_own_absence_is_nobodys_silence() {
     assert_eq!(w.pass(TTL / 2), []);
     assert!(!w.pass(TTL).is_empty());
 }
+
+#[test]
+fn a_mount_that_was_killed_is_followed_at_once_by_the_next_on_its_directory() {
+    let mut w = World::new();
+    let from = |boot_id: &str, dir: &str| rpc::Hello {
+        boot_id: boot_id.into(),
+        mount_dir: dir.into(),
+        ..rpc::Hello::default()
+    };
+    let say = |w: &mut World, connection: u64, hello: rpc::Hello| {
+        w.sessions.hello(w.now, ConnectionId(connection), &hello, &mut w.next)
+    };
+    say(&mut w, 1, from("b", "/m"));
+    assert_eq!(
+        say(&mut w, 2, from("b", "/m")),
+        [recall(1, 7)],
+        "still connected: another mount like any other"
+    );
+    w.sessions.disconnected(ConnectionId(2));
+    w.sessions.disconnected(ConnectionId(1));
+    assert_eq!(say(&mut w, 3, from("b", "/other")), [], "another directory says nothing about the first");
+    assert_eq!(say(&mut w, 4, from("c", "/m")), [], "nor does another machine");
+    w.sessions.disconnected(ConnectionId(3));
+    w.sessions.disconnected(ConnectionId(4));
+    let effects = say(&mut w, 5, from("b", "/m"));
+    assert_eq!(effects[0], Effect::End(SessionId(1)));
+    assert_eq!(effects[2], welcome(5, 2, true, false));
+}
