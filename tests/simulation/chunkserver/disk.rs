@@ -102,6 +102,10 @@ pub struct Disk {
     /// Files of deleted replicas.
     doomed: BTreeSet<u64>,
     pub full: bool,
+    /// How often the machine has started.
+    boots: u64,
+    /// The last start after which everything on the disk was known to be whole.
+    recorded_boot: u64,
 }
 
 type Done<T> = Result<T, DiskError>;
@@ -117,7 +121,18 @@ impl Disk {
             dirty: BTreeSet::new(),
             doomed: BTreeSet::new(),
             full: false,
+            boots: 0,
+            recorded_boot: 0,
         }
+    }
+
+    /// Whether what was not on stable storage may be lost since everything was last known to be whole.
+    pub fn is_behind(&self) -> bool {
+        self.boots != self.recorded_boot
+    }
+
+    pub fn record_boot(&mut self) {
+        self.recorded_boot = self.boots;
     }
 
     fn state(&mut self, chunk: u64) -> Done<&mut State> {
@@ -452,6 +467,7 @@ impl Disk {
 
     /// The power fails: of what was not synced, some is there, some is not, some is torn.
     pub fn lose_power(&mut self, rng: &mut SplitMix64) {
+        self.boots += 1;
         let unsynced: usize = self.journal.iter().map(|s| s.records.len() - s.synced).sum();
         let mut kept = rng.below(unsynced as u64 + 1) as usize;
         for segment in &mut self.journal {
@@ -473,6 +489,11 @@ impl Disk {
             let entry = s.table.get(block);
             entry.is_hole() || (!entry.is_unclean() && checksum(self.block(chunk, block)) == entry.crc)
         })
+    }
+
+    /// Whether all blocks of a chunk are.
+    pub fn is_good_everywhere(&self, chunk: u64) -> bool {
+        (0..BLOCKS).all(|b| self.is_good(chunk, b))
     }
 
     /// A block turns into something else. False: it has no content.

@@ -82,7 +82,9 @@ fn write(
         None if epoch == 1 && create.first() == Some(&node.id) => {
             node.disk.borrow_mut().may_apply(None, change).map_err(DiskError::status)?;
             let first = ChunkMeta { epoch: 1, in_sync: create, wanted, ..ChunkMeta::default() };
-            node.create(id, &first, false).map_err(DiskError::status)?
+            let chunk = node.create(id, &first, node.behind).map_err(DiskError::status)?;
+            chunk.handle(node, Event::Start);
+            chunk
         }
         None => return Err(Status::Behind),
     };

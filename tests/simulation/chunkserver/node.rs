@@ -21,6 +21,8 @@ use std::rc::Rc;
 const MEMBER: u64 = 500;
 const TICK: u64 = 50;
 const CHECKPOINT: u64 = 10_000;
+/// After so long the master has noticed which replicas a server has lost.
+const SETTLED: u64 = 10_000;
 
 /// Who waits for an answer of the master.
 pub enum Question {
@@ -48,6 +50,8 @@ pub struct Node {
     pub link: RefCell<Link>,
     pub ticking: RefCell<Vec<Rc<Chunk>>>,
     pub session: RefCell<super::attach::Session>,
+    /// The machine had started anew when this process did: what was not on stable storage may be lost.
+    pub behind: bool,
     digest: Cell<u64>,
     lease_until: Cell<u64>,
 }
@@ -68,13 +72,14 @@ impl Node {
             link: RefCell::default(),
             ticking: RefCell::default(),
             session: RefCell::default(),
+            behind: disk.borrow().is_behind(),
             digest: Cell::new(0),
             lease_until: Cell::new(0),
         });
         let found = disk.borrow_mut().open();
         for (chunk, meta, recent) in found {
             trace!(world, "s{id} c{chunk} found: {meta:?}");
-            node.enter(chunk, &meta, recent, false);
+            node.enter(chunk, &meta, recent, node.behind);
         }
         for chunk in node.all_chunks() {
             chunk.handle(&node, Event::Start);
@@ -183,9 +188,13 @@ impl Node {
     }
 
     async fn look_after(self: Rc<Self>) {
-        let mut checkpointed = self.now();
+        let started = self.now();
+        let mut checkpointed = started;
         loop {
             self.sleep(100).await;
+            if self.behind && self.now() - started > SETTLED && self.is_whole() {
+                self.disk.borrow_mut().record_boot();
+            }
             self.disk.borrow_mut().unlink();
             let due = self.now() - checkpointed >= CHECKPOINT && self.disk.borrow().is_dirty();
             if due || self.disk.borrow().wants_checkpoint() {
@@ -193,6 +202,15 @@ impl Node {
                 checkpointed = self.now();
             }
         }
+    }
+
+    /// Whether nothing is missing from any replica that counts, as far as is known.
+    fn is_whole(&self) -> bool {
+        self.may_serve()
+            && self.chunks.borrow().values().all(|c| {
+                let machine = c.replica.borrow();
+                machine.is_trusted() || !machine.is_member()
+            })
     }
 
     /// With time between the steps, so that a crash can come there.
