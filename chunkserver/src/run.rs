@@ -5,10 +5,10 @@ use crate::core::layout::Geometry;
 use crate::core::replica::Times;
 use crate::disk::fs::FsStorage;
 use crate::disk::identity::{DiskDir, Identity};
-use crate::disk::{Disk, DiskError, DiskSettings, Recovered, Syncer};
+use crate::disk::{BootMark, Disk, DiskError, DiskSettings, Recovered, Syncer};
 use crate::node::{
-    DiskUnit, Listeners, Node, NodeConfig, Registration, housekeep, keep_attached, recover_chunks, register,
-    serve,
+    DiskUnit, Listeners, Node, NodeConfig, Registration, housekeep, is_whole, keep_attached, recover_chunks,
+    register, serve,
 };
 use cairn_proto::PROTOCOL;
 use cairn_proto::block::BLOCK;
@@ -62,8 +62,13 @@ pub async fn run(
 /// What the journals hold goes into the chunk files, so that the next start has nothing to doubt.
 async fn stop(node: &Arc<Node>) {
     for unit in &node.disks {
-        let disk = unit.disk.clone();
-        let done = tokio::task::spawn_blocking(move || disk.checkpoint()).await;
+        let u = unit.clone();
+        let whole = !unit.behind || is_whole(node, unit);
+        let done = tokio::task::spawn_blocking(move || {
+            u.disk.checkpoint()?;
+            if whole { Ok(u.mark.record_clean()?) } else { Ok::<_, DiskError>(()) }
+        })
+        .await;
         match done {
             Ok(Ok(())) => {}
             Ok(Err(e)) => tracing::error!(disk = %unit.path.display(), "last checkpoint: {e}"),
@@ -182,6 +187,7 @@ async fn open_node(
     hello: &Register,
 ) -> Result<Arc<Node>, Error> {
     let geometry = Geometry { chunk_size: identity.chunk_size };
+    let boot = hello.info.as_ref().map_or(String::new(), |i| i.boot_id.clone());
     let mut units = Vec::new();
     let mut found = Vec::new();
     for dir in dirs {
@@ -196,15 +202,21 @@ async fn open_node(
         let opened = opened.unwrap_or(Err(DiskError::Failed));
         let error = |error| Error::Disk { path: dir.path().into(), error };
         let (disk, recovered) = opened.map_err(error)?;
+        let mark = BootMark::read(dir.path(), &boot).map_err(|e| error(e.into()))?;
+        let behind = mark.is_behind(!recovered.is_empty());
+        if behind {
+            tracing::info!(disk = %dir.path().display(), "the machine has started anew: replicas are compared");
+        } else {
+            mark.record().map_err(|e| error(e.into()))?;
+        }
         let disk = Arc::new(disk);
         let syncer = Syncer::start(disk.clone()).map_err(Error::Thread)?;
-        units.push(Arc::new(DiskUnit { path: dir.path().into(), disk, syncer }));
+        units.push(Arc::new(DiskUnit { path: dir.path().into(), disk, syncer, mark, behind }));
         found.push(recovered);
     }
     let member = config.member_timeout.as_millis() as u64;
     let times = Times { member, slow_write: member * 4, slow_sync: member * 20, report_again: 1000 };
     let me = Preamble::server(identity.cluster, identity.server);
-    let boot = hello.info.as_ref().map_or(String::new(), |i| i.boot_id.clone());
     let peers = Arc::new(crate::node::Peers::new(me, boot, config.member_timeout));
     let node_config = NodeConfig { id: identity.server, cluster: identity.cluster, geometry, times };
     let node = Arc::new(Node::new(node_config, units, peers));

@@ -13,6 +13,11 @@ pub fn is_bad((crc, version): Told) -> bool {
     version == 0 && crc == 1
 }
 
+/// Whether any block is bad: then a server that has none of them cannot be given the chunk.
+pub fn any_bad(table: &[Told]) -> bool {
+    table.iter().any(|t| is_bad(*t))
+}
+
 /// What a table says of a block; behind its end nothing was ever written.
 pub fn at(table: &[Told], block: usize) -> Told {
     table.get(block).copied().unwrap_or_default()

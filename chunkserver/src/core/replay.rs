@@ -80,7 +80,9 @@ impl<P> Replay<P> {
                     self.meta.in_sync = in_sync.clone();
                 }
             }
-            Body::Delete | Body::Level | Body::Dirty => {}
+            // It may have been set back, to what its primary had.
+            Body::Level => self.meta.seq = r.seq,
+            Body::Delete | Body::Dirty => {}
         }
         if !r.more {
             self.meta.seq = self.meta.seq.max(r.seq);
@@ -159,6 +161,14 @@ mod tests {
         assert!(r.exists() && r.starts_anew() && r.blocks().is_empty());
         let (meta, _) = r.finish();
         assert_eq!((meta.epoch, meta.seq, meta.in_sync), (5, 0, vec![1, 2]));
+    }
+
+    #[test]
+    fn the_seq_may_be_set_back_to_what_the_primary_had() {
+        let mut r = Replay::new(Some(ChunkMeta { epoch: 1, seq: 9, ..ChunkMeta::default() }));
+        r.add(&record(6, 0, Body::Level), |i| i);
+        r.add(&record(0, 0, Body::Epoch { wanted: 3, in_sync: vec![1] }), |i| i);
+        assert_eq!(r.meta().seq, 6);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Disks: chunk files with checksums and versions for each block, made crash-consistent by a journal.
 
+mod boot_mark;
 mod change;
 mod checkpoint;
 mod chunk_file;
@@ -18,6 +19,7 @@ mod store;
 mod syncer;
 mod write;
 
+pub use boot_mark::BootMark;
 pub use change::{Change, Payload};
 pub use chunk_file::ChunkFile;
 pub use error::DiskError;

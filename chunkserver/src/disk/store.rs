@@ -140,13 +140,23 @@ impl Disk {
     /// The replica is whole again after a crash, up to `seq`.
     pub fn settle(&self, chunk: &Arc<ChunkFile>, seq: u64) -> Result<(), DiskError> {
         let mut state = self.begin(chunk)?;
+        let seq = seq.max(state.meta.seq);
+        self.level_to(chunk, &mut state, seq)
+    }
+
+    /// The replica is what its primary has at `seq`, which may be below what it had itself.
+    pub fn level(&self, chunk: &Arc<ChunkFile>, seq: u64) -> Result<(), DiskError> {
+        let mut state = self.begin(chunk)?;
+        self.level_to(chunk, &mut state, seq)
+    }
+
+    fn level_to(&self, chunk: &Arc<ChunkFile>, state: &mut State<'_>, seq: u64) -> Result<(), DiskError> {
         state.unverified = false;
         state.bad = false;
-        if state.meta.suspect || seq > state.meta.seq {
+        if state.meta.suspect || seq != state.meta.seq {
             state.meta.suspect = false;
-            state.meta.seq = state.meta.seq.max(seq);
-            let seq = state.meta.seq;
-            self.record(chunk, &mut state, Body::Level, seq, false)?;
+            state.meta.seq = seq;
+            self.record(chunk, state, Body::Level, seq, false)?;
         }
         Ok(())
     }

@@ -61,8 +61,11 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
             let in_sync = meta.create_in_sync.clone();
             let wanted = if meta.wanted == 0 { in_sync.len() as u32 } else { meta.wanted };
             let first = ChunkMeta { epoch: 1, in_sync, wanted, ..ChunkMeta::default() };
-            match fits.and_then(|()| node.create(frame.header.chunk, first, false)) {
-                Ok(chunk) => chunk,
+            match fits.and_then(|()| node.create(frame.header.chunk, first, node.is_behind())) {
+                Ok(chunk) => {
+                    chunk.handle(node, Event::Start);
+                    chunk
+                }
                 Err(e) => {
                     answer.refuse(e.status(), 0, &e.to_string());
                     return Ok(());
@@ -200,7 +203,12 @@ fn install(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Resu
     let disk = &chunk.unit.disk;
     let done = disk.install(&chunk.file, first, &frame.data, &told).and_then(|()| {
         // Only a replica that misses nothing below may say that it holds everything up to here.
-        if whole { disk.settle(&chunk.file, meta.seq) } else { Ok(()) }
+        match whole {
+            // What it had that the primary has not is gone.
+            true if !machine.is_trusted() => disk.level(&chunk.file, meta.seq),
+            true => disk.settle(&chunk.file, meta.seq),
+            false => Ok(()),
+        }
     });
     let epoch = machine.epoch();
     match done {

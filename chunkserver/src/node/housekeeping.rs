@@ -11,6 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const TICK: Duration = Duration::from_millis(50);
 /// A disk whose last checkpoint is so long ago gets one, so that a restart has little to do.
 const CHECKPOINT: Duration = Duration::from_secs(10);
+/// After so long the master has noticed which replicas this server has lost.
+const SETTLED: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 /// Files removed in one go: the file system must have time for others in between.
 const UNLINKS: usize = 64;
@@ -25,7 +27,10 @@ pub fn recover_chunks(node: &Arc<Node>, unit: &Arc<DiskUnit>, found: Vec<Recover
             tracing::error!(chunk = id, disk = %unit.path.display(), "on two disks; the second is ignored");
             continue;
         }
-        node.add(unit, r.file, r.recent);
+        let chunk = node.add(unit, r.file, r.recent);
+        if unit.behind {
+            chunk.replica.lock().distrust();
+        }
     }
 }
 
@@ -38,6 +43,15 @@ pub async fn housekeep(node: Arc<Node>) {
     let workers = disks.into_iter().map(|unit| look_after(node.clone(), unit));
     let workers = futures::future::join_all(workers);
     tokio::join!(tick(node.clone()), unlink(node.clone()), workers);
+}
+
+/// Whether nothing is missing from any replica on the disk that counts.
+pub fn is_whole(node: &Node, unit: &Arc<DiskUnit>) -> bool {
+    node.may_serve()
+        && node.all_chunks().iter().filter(|c| Arc::ptr_eq(&c.unit, unit)).all(|c| {
+            let machine = c.replica.lock();
+            machine.is_trusted() || !machine.is_member()
+        })
 }
 
 async fn tick(node: Arc<Node>) {
@@ -54,11 +68,20 @@ async fn tick(node: Arc<Node>) {
 async fn look_after(node: Arc<Node>, unit: Arc<DiskUnit>) {
     let mut every = interval(Duration::from_millis(100));
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut measured, mut checkpointed) = (Instant::now(), Instant::now());
+    let started = Instant::now();
+    let (mut measured, mut checkpointed, mut behind) = (started, started, unit.behind);
     loop {
         every.tick().await;
         if measured.elapsed() >= SECOND {
             measured = Instant::now();
+            if behind && started.elapsed() >= SETTLED && is_whole(&node, &unit) {
+                match unit.mark.record() {
+                    Ok(()) => behind = false,
+                    Err(e) => {
+                        tracing::warn!(disk = %unit.path.display(), "cannot record the machine's start: {e}")
+                    }
+                }
+            }
             let disk = unit.disk.clone();
             off_thread(move || disk.measure()).await;
             if unit.disk.loaded_tables() > TABLES {

@@ -7,7 +7,7 @@ use super::compare;
 use super::effects::INSTALL_BLOCKS;
 use super::master::epoch_event;
 use super::state::Node;
-use crate::core::differences::differing;
+use crate::core::differences::{any_bad, differing};
 use crate::core::replica::{Event, Fault};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +51,11 @@ async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(
     let epoch = chunk.replica.lock().epoch();
     let theirs = ask::table(node, chunk, epoch, target).await.map_err(|f| text(&f))?;
     let own = compare::own_table(chunk).map_err(|e| e.to_string())?;
+    if any_bad(&own) {
+        // It would be given the chunk without them, as if they had never been written.
+        chunk.handle(node, Event::Doubt);
+        return Err("bad blocks here have to be healed first".into());
+    }
     let window = Arc::new(Semaphore::new(WINDOW));
     for run in differing(&own, &theirs, INSTALL_BLOCKS) {
         let permit = window.clone().acquire_owned().await.map_err(|e| e.to_string())?;

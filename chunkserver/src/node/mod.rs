@@ -18,7 +18,7 @@ mod state;
 mod wire;
 
 pub use attach::{Registration, keep_attached, register};
-pub use housekeeping::{housekeep, recover_chunks};
+pub use housekeeping::{housekeep, is_whole, recover_chunks};
 pub use peers::Peers;
 pub use server::{Listeners, serve};
 pub use state::{DiskUnit, Node, NodeConfig};

@@ -8,7 +8,7 @@ use crate::core::Millis;
 use crate::core::layout::{ChunkMeta, Geometry};
 use crate::core::recent::Recent;
 use crate::core::replica::Times;
-use crate::disk::{ChunkFile, Disk, DiskError, Syncer};
+use crate::disk::{BootMark, ChunkFile, Disk, DiskError, Syncer};
 use cairn_proto::digest::replica_hash;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -26,6 +26,11 @@ pub struct DiskUnit {
     pub disk: Arc<Disk>,
     /// Its thread.
     pub syncer: Syncer,
+    /// Tells whether the machine has started anew.
+    pub mark: BootMark,
+    /// The machine has started anew since all replicas here were last known to be whole: what was not on stable
+    /// storage may be lost, whole replicas included.
+    pub behind: bool,
 }
 
 /// What is fixed once the server is registered.
@@ -100,6 +105,11 @@ impl Node {
     /// Serves until then.
     pub fn renew_lease(&self, until: Millis) {
         self.lease_until.fetch_max(until, Ordering::AcqRel);
+    }
+
+    /// Whether replicas of this server may be lost without anybody having noticed yet.
+    pub fn is_behind(&self) -> bool {
+        self.disks.iter().any(|u| u.behind)
     }
 
     /// The replica of a chunk.

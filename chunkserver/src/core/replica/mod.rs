@@ -205,7 +205,8 @@ impl<W: Clone, A> Replica<W, A> {
             Event::Doubt => self.doubt(&mut out),
             Event::Compared { epoch, result } => self.compared(now, epoch, result, &mut out),
             Event::Leveled { seq } => {
-                self.seq = self.seq.max(seq);
+                // Where it was not trusted it may have had writes that never counted.
+                self.seq = if self.trusted { self.seq.max(seq) } else { seq };
                 self.trusted = true;
             }
             Event::Tick => self.tick(now, &mut out),

@@ -192,6 +192,17 @@ fn after_a_crash_nothing_is_served_before_it_has_been_compared() {
 }
 
 #[test]
+fn writes_that_never_counted_are_forgotten_when_a_replica_is_made_level() {
+    let old = ChunkMeta { epoch: 1, in_sync: vec![1, 3], wanted: 3, seq: 9, suspect: false };
+    let mut joining: R = Replica::new(2, &old, Recent::default(), TIMES);
+    joining.handle(0, Event::Leveled { seq: 6 });
+    joining.handle(0, Event::Epoch(ChunkMeta { epoch: 2, in_sync: vec![1, 3, 2], ..old }));
+    assert!(stores(&joining.handle(0, forward(1, 2, &[1, 3, 2], 7, "a"))));
+    joining.handle(0, Event::Leveled { seq: 6 });
+    assert_eq!(joining.seq(), 7, "a trusted one has only what counts");
+}
+
+#[test]
 fn a_member_that_misses_something_is_made_level_and_the_write_is_acknowledged() {
     let mut r = replica(1, &[1, 2]);
     r.handle(0, write(7, 1, "a"));
