@@ -170,13 +170,18 @@ impl Disk {
     }
 
     pub fn settle(&mut self, chunk: u64, seq: u64) -> Done<()> {
+        let seq = self.state(chunk)?.meta.seq.max(seq);
+        self.level(chunk, seq)
+    }
+
+    /// The replica is what its primary has at `seq`.
+    pub fn level(&mut self, chunk: u64, seq: u64) -> Done<()> {
         let state = self.state(chunk)?;
         state.unverified = false;
         state.bad = false;
-        if state.meta.suspect || seq > state.meta.seq {
+        if state.meta.suspect || seq != state.meta.seq {
             state.meta.suspect = false;
-            state.meta.seq = state.meta.seq.max(seq);
-            let seq = state.meta.seq;
+            state.meta.seq = seq;
             self.record(chunk, Body::Level, seq);
         }
         Ok(())

@@ -144,8 +144,11 @@ fn install(
     let epoch = chunk.replica.borrow().epoch();
     let done = {
         let mut disk = node.disk.borrow_mut();
-        disk.install(id, first, data, &told)
-            .and_then(|()| if whole { disk.settle(id, said.seq) } else { Ok(()) })
+        disk.install(id, first, data, &told).and_then(|()| match whole {
+            true if !chunk.replica.borrow().is_trusted() => disk.level(id, said.seq),
+            true => disk.settle(id, said.seq),
+            false => Ok(()),
+        })
     };
     done.map_err(|e| (e.status(), epoch))?;
     if whole {

@@ -4,7 +4,7 @@ use super::chunk::Chunk;
 use super::compare::{self, Failed};
 use super::effects::{INSTALL_BLOCKS, member_answer};
 use super::node::{Node, Question};
-use cairn_chunkserver::core::differences::differing;
+use cairn_chunkserver::core::differences::{any_bad, differing};
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::replica::{Event, MemberAnswer};
 use cairn_proto::rpc::{CaughtUp, ChunkInfo, server_message::Msg};
@@ -41,6 +41,10 @@ async fn bring_up(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32) -> Result<(),
     let epoch = chunk.replica.borrow().epoch();
     let theirs = compare::table(node, chunk, epoch, target).await.map_err(text)?;
     let own = compare::own_table(node, chunk).map_err(|e| format!("{e:?}"))?;
+    if any_bad(&own) {
+        chunk.handle(node, Event::Doubt);
+        return Err("bad blocks here have to be healed first".into());
+    }
     let mut flying = Vec::new();
     for run in differing(&own, &theirs, INSTALL_BLOCKS) {
         if flying.len() == WINDOW {
