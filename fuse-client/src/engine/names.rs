@@ -40,6 +40,12 @@ fn checked(name: &[u8]) -> Result<Bytes, FsError> {
     check(name).map(|()| Bytes::copy_from_slice(name))
 }
 
+/// A reply, and the directories whose entries the operation has changed, as they are now.
+fn with_parents(mut reply: rpc::Reply) -> (rpc::Reply, Vec<FileAttr>) {
+    let parents = std::mem::take(&mut reply.parents);
+    (reply, parents.into_iter().map(FileAttr::from).collect())
+}
+
 impl Engine {
     /// The inode of a name; `None`: there is no such name.
     ///
@@ -91,8 +97,9 @@ impl Engine {
         let name = checked(name)?;
         let NewNode { mode, umask, uid, gid, rdev, target } = node;
         let make = rpc::Make { parent, name: name.clone(), mode, umask, uid, gid, rdev, target, open };
-        let attr = attr_of(self.session.call(Op::Make(make)).await?)?;
-        self.cache.lock().made(parent, &name, &attr);
+        let (reply, now) = with_parents(self.session.call(Op::Make(make)).await?);
+        let attr = attr_of(reply)?;
+        self.cache.lock().made(parent, &name, &attr, now.first());
         Ok(attr)
     }
 
@@ -105,8 +112,9 @@ impl Engine {
         let name = checked(name)?;
         let losing = self.losing_name(parent, &name);
         let unlink = rpc::Unlink { parent, name: name.clone(), keep_open: losing.keep_open };
-        let after = attr_of(self.session.call(Op::Unlink(unlink)).await?)?;
-        self.cache.lock().removed(parent, &name, Some(&after));
+        let (reply, now) = with_parents(self.session.call(Op::Unlink(unlink)).await?);
+        let after = attr_of(reply)?;
+        self.cache.lock().removed(parent, &name, Some(&after), now.first());
         self.lost_name(&after, &losing);
         Ok(())
     }
@@ -118,12 +126,13 @@ impl Engine {
     pub async fn rmdir(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
         self.changeable()?;
         let name = checked(name)?;
-        self.session.call(Op::Rmdir(rpc::Rmdir { parent, name: name.clone() })).await?;
+        let rmdir = rpc::Rmdir { parent, name: name.clone() };
+        let (_, now) = with_parents(self.session.call(Op::Rmdir(rmdir)).await?);
         let mut cache = self.cache.lock();
         if let Some(inode) = cache.inode_of(parent, &name) {
             cache.changed(inode);
         }
-        cache.removed(parent, &name, None);
+        cache.removed(parent, &name, None, now.first());
         Ok(())
     }
 
@@ -144,7 +153,8 @@ impl Engine {
             flags,
             keep_open: losing.as_ref().is_some_and(|l| l.keep_open),
         };
-        let (moved, replaced) = match self.session.call(Op::Rename(rename)).await?.result {
+        let (reply, now) = with_parents(self.session.call(Op::Rename(rename)).await?);
+        let (moved, replaced) = match reply.result {
             Some(ReplyResult::Rename(rpc::RenameReply { moved: Some(moved), replaced })) => {
                 (FileAttr::from(moved), replaced.map(FileAttr::from))
             }
@@ -157,7 +167,13 @@ impl Engine {
             self.cache.lock().replace_attr(&moved);
             return Ok(());
         }
-        self.cache.lock().renamed((from.0, &name), (to.0, &new_name), &moved, replaced.as_ref(), exchange);
+        {
+            let mut cache = self.cache.lock();
+            for directory in [from.0, to.0] {
+                cache.entries_changed(directory, now.iter().find(|a| a.inode == directory));
+            }
+            cache.renamed((from.0, &name), (to.0, &new_name), &moved, replaced.as_ref(), exchange);
+        }
         if let (Some(replaced), Some(losing)) = (replaced, &losing) {
             self.lost_name(&replaced, losing);
         }
@@ -172,8 +188,9 @@ impl Engine {
         self.changeable()?;
         let name = checked(name)?;
         let link = rpc::Link { inode, new_parent: parent, new_name: name.clone() };
-        let attr = attr_of(self.session.call(Op::Link(link)).await?)?;
-        self.cache.lock().made(parent, &name, &attr);
+        let (reply, now) = with_parents(self.session.call(Op::Link(link)).await?);
+        let attr = attr_of(reply)?;
+        self.cache.lock().made(parent, &name, &attr, now.first());
         Ok(self.seen(attr))
     }
 

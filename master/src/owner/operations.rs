@@ -142,5 +142,5 @@ fn space(cluster: &crate::core::cluster::Cluster, free: u64, op: &rpc::Op) -> rp
 }
 
 fn refusal(id: u64, errno: errno::Errno, detail: &str) -> rpc::Reply {
-    rpc::Reply { id, errno: errno.0, detail: detail.into(), result: None }
+    rpc::Reply { id, errno: errno.0, detail: detail.into(), ..rpc::Reply::default() }
 }

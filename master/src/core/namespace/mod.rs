@@ -114,16 +114,30 @@ pub fn execute(scratch: &mut Scratch<'_>, context: &mut Context<'_>, op: &rpc::O
         Some(body) => dispatch(scratch, context, body),
         None => Err(Fail::Detail(errno::EINVAL, "an operation without content".into())),
     };
-    let (errno, detail, result) = match outcome {
-        Ok(result) => (0, String::new(), result),
+    let outcome = outcome.and_then(|result| Ok((result, changed_directories(scratch, op.op.as_ref())?)));
+    match outcome {
+        Ok((result, parents)) => rpc::Reply { id: op.id, errno: 0, detail: String::new(), parents, result },
         Err(fail) => {
             scratch.rollback();
             context.events.truncate(told);
             let (errno, detail) = fail.parts();
-            (errno, detail, None)
+            rpc::Reply { id: op.id, errno, detail, ..rpc::Reply::default() }
         }
+    }
+}
+
+/// The directories whose entries the operation has changed, as they are now.
+fn changed_directories(s: &Scratch<'_>, op: Option<&Body>) -> Result<Vec<rpc::Attr>, Fail> {
+    let (one, other) = match op {
+        Some(Body::Make(op)) => (op.parent, op.parent),
+        Some(Body::Unlink(op)) => (op.parent, op.parent),
+        Some(Body::Rmdir(op)) => (op.parent, op.parent),
+        Some(Body::Link(op)) => (op.new_parent, op.new_parent),
+        Some(Body::Rename(op)) => (op.parent, op.new_parent),
+        _ => return Ok(Vec::new()),
     };
-    rpc::Reply { id: op.id, errno, detail, result }
+    let attr = |inode| Ok::<_, Fail>(inodes::load_dir(s, InodeId(inode))?.attr(InodeId(inode)));
+    Ok(if one == other { vec![attr(one)?] } else { vec![attr(one)?, attr(other)?] })
 }
 
 fn dispatch(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &Body) -> Done {

@@ -215,9 +215,17 @@ impl MetaCache {
         }
     }
 
-    /// An own change made `name`: an inode, or another name of one.
-    pub fn made(&mut self, parent: u64, name: &[u8], attr: &FileAttr) {
-        self.changed(parent);
+    /// An own change of a directory's entries: how it is now, if the master said.
+    pub fn entries_changed(&mut self, directory: u64, now: Option<&FileAttr>) {
+        match now {
+            Some(attr) => self.replace_attr(attr),
+            None => self.changed(directory),
+        }
+    }
+
+    /// An own change made `name`: an inode, or another name of one. `now`: the directory.
+    pub fn made(&mut self, parent: u64, name: &[u8], attr: &FileAttr, now: Option<&FileAttr>) {
+        self.entries_changed(parent, now);
         self.stamp(attr.inode);
         if self.enabled {
             self.put_attr(attr);
@@ -228,9 +236,9 @@ impl MetaCache {
         }
     }
 
-    /// An own change took `name` away. `after`: what lost it, if the master said.
-    pub fn removed(&mut self, parent: u64, name: &[u8], after: Option<&FileAttr>) {
-        self.changed(parent);
+    /// An own change took `name` away. `after`: what lost it, `now`: the directory, if the master said.
+    pub fn removed(&mut self, parent: u64, name: &[u8], after: Option<&FileAttr>, now: Option<&FileAttr>) {
+        self.entries_changed(parent, now);
         if let Some(attr) = after {
             self.replace_attr(attr);
         }
@@ -239,7 +247,8 @@ impl MetaCache {
         }
     }
 
-    /// An own rename. `replaced`: what had the new name before; with `exchange` it has the old name now.
+    /// An own rename (after [`Self::entries_changed`] of both directories). `replaced`: what had the new name before;
+    /// with `exchange` it has the old name now.
     pub fn renamed(
         &mut self,
         from: (u64, &[u8]),
@@ -248,8 +257,6 @@ impl MetaCache {
         replaced: Option<&FileAttr>,
         exchange: bool,
     ) {
-        self.changed(from.0);
-        self.changed(to.0);
         self.replace_attr(moved);
         if let Some(attr) = replaced {
             self.replace_attr(attr);
