@@ -66,7 +66,8 @@ pub fn is_on(dir: &Path) -> bool {
 /// Takes away what a mount that died left on `dir`. Processes that are still in it see ENOTCONN until they leave.
 pub fn clear_dead(dir: &Path) {
     for _ in 0..16 {
-        let dead = std::fs::metadata(dir).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN));
+        // Not stat(2), which the kernel may still answer from its cache.
+        let dead = matches!(rustix::fs::statvfs(dir), Err(rustix::io::Errno::NOTCONN));
         if !dead || !detach(dir) {
             return;
         }

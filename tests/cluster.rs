@@ -100,6 +100,8 @@ fn every_process_that_dies_is_started_again() {
     fs::write(cluster.mount().join("f"), "x").unwrap();
     common::sh(&format!("sync -f {}", cluster.mount().display()));
     for name in ["cs1", "master", "mount"] {
+        // So that the kernel has the root's attributes, and answers a stat(2) of a dead mount from them.
+        fs::metadata(cluster.mount()).unwrap();
         cluster.kill(name);
     }
     eventually(Duration::from_secs(40), "it is mounted again", || {
