@@ -49,6 +49,8 @@ pub fn eventually(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
 pub struct Cluster {
     dir: TempDir,
     flags: Vec<String>,
+    /// The data directory is a small disk of its own.
+    small: bool,
 }
 
 impl Cluster {
@@ -58,8 +60,22 @@ impl Cluster {
 
     /// With more flags for `up`.
     pub fn with(flags: &[&str]) -> Self {
+        let cluster = Self::new(flags, false);
+        cluster.up();
+        cluster
+    }
+
+    fn new(flags: &[&str], small: bool) -> Self {
         assert!(Path::new("/dev/fuse").exists(), "these tests need /dev/fuse");
-        let cluster = Self { dir: scratch(), flags: flags.iter().map(|f| (*f).to_owned()).collect() };
+        Self { dir: scratch(), flags: flags.iter().map(|f| (*f).to_owned()).collect(), small }
+    }
+
+    /// All its data on one disk in memory of that size.
+    pub fn on_small_disk(mib: u32) -> Self {
+        let cluster = Self::new(&[], true);
+        let data = cluster.data();
+        std::fs::create_dir(&data).unwrap();
+        sh(&format!("mount -t tmpfs -o size={mib}m cairn-test {}", data.display()));
         cluster.up();
         cluster
     }
@@ -200,6 +216,9 @@ impl Drop for Cluster {
         let output = self.down();
         if !output.status.success() && !std::thread::panicking() {
             eprintln!("down: {}", text(&output));
+        }
+        if self.small {
+            let _ = Command::new("umount").arg("-l").arg(self.data()).status();
         }
     }
 }
