@@ -136,6 +136,19 @@ impl Locations {
         self.changes.send_modify(|n| *n += 1);
     }
 
+    /// An answer came from under a later epoch than `chunk`'s: its set has changed, and who has left it may not know. Nothing
+    /// is read by this location any more.
+    pub fn outgrown(&self, chunk: &ChunkInfo, epoch: u64) {
+        let place = (InodeId(chunk.inode), chunk.index);
+        let mut cache = self.cache.lock();
+        cache.told.put(chunk.chunk, epoch);
+        let old =
+            |known: &Location| known.as_ref().is_some_and(|k| k.chunk == chunk.chunk && k.epoch < epoch);
+        if cache.known.peek(&place).is_some_and(old) {
+            cache.known.pop(&place);
+        }
+    }
+
     /// Tells when any chunk has changed.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -200,6 +213,12 @@ impl Locations {
             cache.known.pop(&place);
             return;
         }
+        if location
+            .as_ref()
+            .is_some_and(|new| cache.told.peek(&new.chunk).is_some_and(|epoch| *epoch > new.epoch))
+        {
+            return;
+        }
         match (cache.known.peek(&place), &location) {
             // Answers may overtake each other: what was just allocated is no hole, and epochs only go up.
             (Some(Some(_)), None) => {}
@@ -213,5 +232,55 @@ impl Locations {
     fn gate(&self, place: Place) -> &tokio::sync::Mutex<()> {
         let hash = (place.0.0 ^ place.1.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         &self.gates[(hash >> 32) as usize % GATES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+
+    /// Always answers with the same chunk.
+    struct Master(Mutex<ChunkInfo>);
+
+    impl ChunkService for Master {
+        fn get_chunks(&self, _: InodeId, _: u64, _: u32) -> BoxFuture<'_, Result<Vec<ChunkInfo>, FsError>> {
+            async { Ok(vec![self.0.lock().clone()]) }.boxed()
+        }
+        fn alloc_chunks(
+            &self,
+            i: InodeId,
+            from: u64,
+            n: u32,
+        ) -> BoxFuture<'_, Result<Vec<ChunkInfo>, FsError>> {
+            self.get_chunks(i, from, n)
+        }
+        fn replica_failed(
+            &self,
+            _: ChunkId,
+            _: Epoch,
+            _: Vec<ServerId>,
+            _: Failure,
+        ) -> BoxFuture<'_, Result<ChunkInfo, FsError>> {
+            async { Ok(self.0.lock().clone()) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_location_is_not_used_once_an_answer_came_from_a_later_epoch() {
+        let at = |epoch| ChunkInfo { chunk: 9, epoch, in_sync: vec![1, 2], inode: 5, ..ChunkInfo::default() };
+        let master = Arc::new(Master(Mutex::new(at(1))));
+        let locations = Locations::new(master.clone(), 16);
+        let place = (InodeId(5), 0);
+        let first = locations.get(place).await.unwrap().unwrap();
+        locations.outgrown(&first, 2);
+        assert!(locations.is_outdated(&first));
+        // The master's answer, asked for before the change: not remembered.
+        locations.get(place).await.unwrap();
+        *master.0.lock() = at(2);
+        assert_eq!(locations.get(place).await.unwrap().unwrap().epoch, 2);
+        *master.0.lock() = at(3);
+        assert_eq!(locations.get(place).await.unwrap().unwrap().epoch, 2, "remembered");
     }
 }

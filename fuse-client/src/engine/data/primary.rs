@@ -222,6 +222,10 @@ impl Replicas {
             biased;
             answer = call => match answer {
                 Ok(reply) => {
+                    let epoch = u64::from(reply.header.epoch);
+                    if epoch > chunk.epoch {
+                        self.locations.outgrown(chunk, epoch);
+                    }
                     let status = reply.status();
                     let step = retry::next(Outcome::Answered(status));
                     let text = if step == Step::Done { String::new() } else {
