@@ -112,6 +112,11 @@ impl Table {
         self.entries.is_empty()
     }
 
+    /// Whether any block is known to be bad.
+    pub fn any_unclean(&self) -> bool {
+        self.entries.iter().any(Entry::is_unclean)
+    }
+
     /// Whether any page is to be written.
     pub fn is_dirty(&self) -> bool {
         self.dirty != 0

@@ -151,8 +151,11 @@ impl Disk {
     }
 
     fn level_to(&self, chunk: &Arc<ChunkFile>, state: &mut State<'_>, seq: u64) -> Result<(), DiskError> {
-        state.unverified = false;
-        state.bad = false;
+        if state.unverified || state.bad {
+            state.unverified = false;
+            // What nobody has whole stays bad.
+            state.bad = table(state).any_unclean();
+        }
         if state.meta.suspect || seq != state.meta.seq {
             state.meta.suspect = false;
             state.meta.seq = seq;

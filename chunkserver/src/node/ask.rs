@@ -8,7 +8,7 @@ use crate::core::layout::ChunkMeta;
 use crate::core::replica::Fault;
 use bytes::Bytes;
 use cairn_proto::block::BLOCK;
-use cairn_proto::data::{CallError, Header, Kind, Reply, Status};
+use cairn_proto::data::{CallError, Client, Header, Kind, Reply, Status};
 use cairn_proto::rpc::{StateReply, SyncMeta, TableReply};
 use prost::Message;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 /// For one question to a member.
 const LIMIT: Duration = Duration::from_secs(2);
 /// A member that cannot be reached may be starting: so long it is waited for.
-pub(super) const STARTING: Duration = Duration::from_millis(1500);
+const STARTING: Duration = Duration::from_millis(1500);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// A member that did not do its part, or this server itself.
@@ -62,7 +62,7 @@ pub(super) fn decoded<M: Message + Default>(server: u32, reply: &Reply) -> Resul
     reply.meta().map_err(|_| Failed { server, fault: Fault::Disk })
 }
 
-pub(super) async fn state(
+async fn state(
     node: &Arc<Node>,
     chunk: &Chunk,
     meta: &ChunkMeta,
@@ -78,6 +78,28 @@ pub(super) async fn state(
             r => return decoded(server, &r?),
         }
     }
+}
+
+/// The same, and the connection that it was answered on. What is concluded from the answer may only be acted on
+/// there: another connection may lead to a server that has restarted since.
+pub(super) async fn state_on(
+    node: &Arc<Node>,
+    chunk: &Chunk,
+    meta: &ChunkMeta,
+    server: u32,
+) -> Result<(StateReply, Arc<Client>), Failed> {
+    const TRIES: usize = 5;
+    for _ in 0..TRIES {
+        let before = node.peers.connection(server);
+        let reply = state(node, chunk, meta, server, STARTING).await?;
+        let after = node.peers.connection(server);
+        if let (Some(before), Some(after)) = (before, after)
+            && Arc::ptr_eq(&before, &after)
+        {
+            return Ok((reply, after));
+        }
+    }
+    Err(Failed { server, fault: Fault::Unreachable })
 }
 
 /// A server's whole table; empty where it has no such chunk.
@@ -111,7 +133,7 @@ pub(super) async fn install(
     node: &Arc<Node>,
     chunk: &Arc<Chunk>,
     meta: &ChunkMeta,
-    server: u32,
+    (server, on): (u32, &Client),
     run: (u32, u32),
 ) -> Result<(), Failed> {
     let (tx, rx) = oneshot::channel();
@@ -121,7 +143,7 @@ pub(super) async fn install(
     };
     let sent = {
         let _in_order = chunk.replica.lock();
-        chunk.install_at(node, meta, server, run, false, then)
+        chunk.install_at(node, meta, (server, Some(on)), run, false, then)
     };
     if !sent {
         return Err(Failed { server, fault: Fault::Unreachable });

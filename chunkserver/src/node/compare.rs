@@ -3,7 +3,7 @@
 //!
 //! Of a block the highest version counts, wherever it is. No write is taken meanwhile.
 
-use super::ask::{Failed, STARTING, ask, decoded, install, state, sync_member, table};
+use super::ask::{Failed, ask, decoded, install, state_on, sync_member, table};
 use super::chunk::{Chunk, Machine};
 use super::effects::INSTALL_BLOCKS;
 use super::state::Node;
@@ -13,7 +13,7 @@ use crate::core::replica::{Event, Fault};
 use crate::disk::DiskError;
 use bytes::Bytes;
 use cairn_proto::block::{BLOCK, piece_crcs, zero_block_crc};
-use cairn_proto::data::Kind;
+use cairn_proto::data::{Client, Kind};
 use cairn_proto::rpc::{ReadMeta, ReadReply, ReconcileMeta};
 use prost::Message;
 use std::sync::Arc;
@@ -58,8 +58,10 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
     let mut seq = chunk.file.meta().seq.max(meta.seq);
     let mut differ = chunk.file.in_doubt() || meta.suspect;
     let mut states = Vec::new();
+    let mut connections = Vec::new();
     for m in &members {
-        let state = state(node, chunk, meta, *m, STARTING).await?;
+        let (state, connection) = state_on(node, chunk, meta, *m).await?;
+        connections.push(connection);
         differ |= state.seq != seq || !state.exists;
         seq = seq.max(state.seq);
         states.push(state);
@@ -68,14 +70,14 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
     if differ || in_doubt {
         let tables = tables(node, chunk, meta, &members).await?;
         fetch_newer(node, chunk, meta, &members, &tables, seq).await?;
-        for (m, table) in members.iter().zip(&tables) {
-            send_differing(node, chunk, meta, *m, table).await?;
+        for ((m, table), on) in members.iter().zip(&tables).zip(&connections) {
+            send_differing(node, chunk, meta, (*m, on), table).await?;
         }
     }
     let level = ChunkMeta { seq, ..meta.clone() };
-    for m in &members {
+    for (m, on) in members.iter().zip(&connections) {
         // Also says that the member holds everything.
-        install(node, chunk, &level, *m, (0, 0)).await?;
+        install(node, chunk, &level, (*m, on), (0, 0)).await?;
     }
     chunk.unit.disk.settle(&chunk.file, seq).map_err(here)?;
     for m in &members {
@@ -196,7 +198,7 @@ async fn send_differing(
     node: &Arc<Node>,
     chunk: &Arc<Chunk>,
     meta: &ChunkMeta,
-    member: u32,
+    member: (u32, &Client),
     table: &[Told],
 ) -> Result<(), Failed> {
     let own = own_table(chunk).map_err(|e| failed_here(node.config.id, chunk, &e))?;

@@ -10,7 +10,7 @@ use crate::core::replica::{Effect, Event, Fault, MemberAnswer, OpId};
 use crate::disk::{DiskError, Payload};
 use bytes::Bytes;
 use cairn_proto::block::BLOCK;
-use cairn_proto::data::{Frame, Header, Kind, Status, flags};
+use cairn_proto::data::{Client, Frame, Header, Kind, Status, flags};
 use cairn_proto::rpc::{InstallMeta, SyncMeta};
 use prost::Message;
 use std::collections::VecDeque;
@@ -224,7 +224,7 @@ impl Chunk {
             let last = at + n == end;
             let then = self.then_answered(node, op, to);
             let (chunk, node2) = (self.clone(), node.clone());
-            let sent = self.install_at(node, meta, to, (at, n), sync && last, move |frame| {
+            let sent = self.install_at(node, meta, (to, None), (at, n), sync && last, move |frame| {
                 if last {
                     then(frame);
                 } else if wire::member_answer(frame.as_ref()) != MemberAnswer::Done {
@@ -240,12 +240,13 @@ impl Chunk {
     }
 
     /// Sends blocks (first, count; none: only the chunk's seq) as they are now. The lock is held, so that
-    /// nothing changes them before they are on their way. False: they cannot be read or sent.
+    /// nothing changes them before they are on their way. With a connection given, on that one or not at all.
+    /// False: they cannot be read or sent.
     pub(super) fn install_at(
         &self,
         node: &Arc<Node>,
         meta: &ChunkMeta,
-        to: u32,
+        (to, on): (u32, Option<&Client>),
         (first, count): (u32, u32),
         sync: bool,
         then: impl FnOnce(Option<Frame>) + Send + 'static,
@@ -272,7 +273,10 @@ impl Chunk {
             }
         }
         install.blocks = u64::from(count);
-        node.peers.send(to, header, &install.encode_to_vec(), data, then)
+        match on {
+            Some(client) => client.start_then(header, &install.encode_to_vec(), data, then),
+            None => node.peers.send(to, header, &install.encode_to_vec(), data, then),
+        }
     }
 
     /// Counts what a client wrote.

@@ -9,6 +9,7 @@ use super::master::epoch_event;
 use super::state::Node;
 use crate::core::differences::{any_bad, differing};
 use crate::core::replica::{Event, Fault};
+use cairn_proto::data::Client;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
@@ -23,10 +24,10 @@ const TRIES: usize = 5;
 pub(super) async fn add_replica(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
     // It may just be starting, and writes are not to be held up by that.
     let meta = chunk.replica.lock().meta();
-    ask::state(node, chunk, &meta, target, ask::STARTING).await.map_err(|f| text(&f))?;
+    let (_, connection) = ask::state_on(node, chunk, &meta, target).await.map_err(|f| text(&f))?;
     chunk.handle(node, Event::Join { target });
     still_joining(chunk, target)?;
-    let done = bring_up(node, chunk, target).await;
+    let done = bring_up(node, chunk, (target, &connection)).await;
     match done {
         Ok(()) => Ok(()),
         Err(why) => {
@@ -47,7 +48,7 @@ fn still_joining(chunk: &Chunk, target: u32) -> Result<(), String> {
     }
 }
 
-async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
+async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, (target, on): (u32, &Client)) -> Result<(), String> {
     let epoch = chunk.replica.lock().epoch();
     let theirs = ask::table(node, chunk, epoch, target).await.map_err(|f| text(&f))?;
     let own = compare::own_table(chunk).map_err(|e| e.to_string())?;
@@ -62,7 +63,7 @@ async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(
         still_joining(chunk, target)?;
         let (c, n) = (chunk.clone(), node.clone());
         let machine = chunk.replica.lock();
-        let sent = chunk.install_at(node, &machine.meta(), target, run, false, move |frame| {
+        let sent = chunk.install_at(node, &machine.meta(), (target, Some(on)), run, false, move |frame| {
             drop(permit);
             if super::wire::member_answer(frame.as_ref()) != crate::core::replica::MemberAnswer::Done {
                 c.handle(&n, Event::JoinFailed { target });
@@ -72,16 +73,16 @@ async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(
             return Err("blocks could not be sent".into());
         }
     }
-    finish(node, chunk, target).await
+    finish(node, chunk, (target, on)).await
 }
 
 /// Everything is on its way: the last word, made stable, and the master's consent.
-async fn finish(node: &Arc<Node>, chunk: &Arc<Chunk>, target: u32) -> Result<(), String> {
+async fn finish(node: &Arc<Node>, chunk: &Arc<Chunk>, (target, on): (u32, &Client)) -> Result<(), String> {
     let (tx, rx) = oneshot::channel();
     let meta = {
         let machine = chunk.replica.lock();
         let meta = machine.meta();
-        let sent = chunk.install_at(node, &meta, target, (0, 0), false, move |frame| {
+        let sent = chunk.install_at(node, &meta, (target, Some(on)), (0, 0), false, move |frame| {
             // Given up on after the time limit.
             let _ = tx.send(frame);
         });

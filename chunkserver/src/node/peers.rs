@@ -116,6 +116,14 @@ impl Peers {
         self.peers.lock().entry(server).or_insert_with(new).clone()
     }
 
+    /// The connection to a server, if there is one.
+    pub fn connection(&self, server: u32) -> Option<Arc<Client>> {
+        match &*self.peer(server).state.lock() {
+            State::Up(client) if !client.is_lost() => Some(client.clone()),
+            _ => None,
+        }
+    }
+
     /// When a server last answered anything; 0: never.
     pub fn heard(&self, server: u32) -> Millis {
         self.peers.lock().get(&server).map_or(0, |p| p.heard.load(Ordering::Relaxed))

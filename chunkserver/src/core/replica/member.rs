@@ -105,6 +105,7 @@ impl<W: Clone, A> Replica<W, A> {
                 self.abort_join(target, out);
             }
             self.level = false;
+            self.doubted = self.comparing;
             self.compare(out);
         } else if self.is_member() {
             out.push(Effect::AskPrimary);

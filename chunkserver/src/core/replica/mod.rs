@@ -65,6 +65,8 @@ pub struct Replica<W, A> {
     trusted: bool,
     level: bool,
     comparing: bool,
+    /// Something was found while the replicas were being compared: perhaps too late for that.
+    doubted: bool,
     ops: BTreeMap<OpId, Op<A>>,
     next_op: OpId,
     joining: Option<Joining>,
@@ -91,6 +93,7 @@ impl<W: Clone, A> Replica<W, A> {
             trusted: !meta.suspect && meta.in_sync.contains(&me),
             level: !meta.suspect,
             comparing: false,
+            doubted: false,
             ops: BTreeMap::new(),
             next_op: 1,
             joining: None,

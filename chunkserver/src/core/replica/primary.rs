@@ -155,6 +155,7 @@ impl<W: Clone, A> Replica<W, A> {
     pub(super) fn compare(&mut self, out: &mut Effects<W, A>) {
         if self.is_primary() && !self.comparing {
             self.comparing = true;
+            self.doubted = false;
             out.push(Effect::Compare);
         }
     }
@@ -171,7 +172,7 @@ impl<W: Clone, A> Replica<W, A> {
             return;
         }
         match result {
-            _ if epoch != self.epoch => self.compare(out),
+            _ if epoch != self.epoch || self.doubted => self.compare(out),
             Ok(seq) => {
                 self.seq = self.seq.max(seq);
                 self.level = true;

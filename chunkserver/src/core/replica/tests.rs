@@ -203,6 +203,17 @@ fn writes_that_never_counted_are_forgotten_when_a_replica_is_made_level() {
 }
 
 #[test]
+fn what_is_found_during_a_comparison_has_another_one_made() {
+    let mut r = replica(1, &[1, 2]);
+    assert_eq!(r.handle(0, Event::Doubt), [Effect::Compare]);
+    assert_eq!(r.handle(1, Event::Doubt), []);
+    assert_eq!(r.handle(2, Event::Compared { epoch: 1, result: Ok(0) }), [Effect::Compare]);
+    assert!(!r.is_level());
+    assert_eq!(r.handle(3, Event::Compared { epoch: 1, result: Ok(0) }), []);
+    assert!(r.is_level());
+}
+
+#[test]
 fn a_member_that_misses_something_is_made_level_and_the_write_is_acknowledged() {
     let mut r = replica(1, &[1, 2]);
     r.handle(0, write(7, 1, "a"));
