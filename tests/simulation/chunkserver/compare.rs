@@ -5,6 +5,7 @@ use super::disk::DiskError;
 use super::effects::INSTALL_BLOCKS;
 use super::node::Node;
 use super::peers::CallError;
+use crate::net::ConnId;
 use crate::message::{Answer, Ask, Content, Reply, Request, Told};
 use cairn_chunkserver::core::differences::{at, better, differing, is_bad};
 use cairn_chunkserver::core::layout::ChunkMeta;
@@ -15,8 +16,11 @@ use futures::channel::oneshot;
 use std::rc::Rc;
 
 const LIMIT: u64 = 2_000;
-pub const STARTING: u64 = 1_500;
+const STARTING: u64 = 1_500;
 const AGAIN: u64 = 100;
+
+/// Of a replica: seq, whether it is unclean, whether there is one.
+type State = (u64, bool, bool);
 
 /// A member that did not do its part, or this server itself.
 pub struct Failed {
@@ -50,8 +54,10 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
         let disk = node.disk.borrow();
         (disk.meta(chunk.id).seq.max(meta.seq), disk.in_doubt(chunk.id) || meta.suspect)
     };
+    let mut connections = Vec::new();
     for m in &members {
-        let (its, unclean, exists) = state(node, chunk, meta, *m, STARTING).await?;
+        let ((its, unclean, exists), connection) = state_on(node, chunk, meta, *m).await?;
+        connections.push(connection);
         differ |= its != seq || !exists || unclean;
         seq = seq.max(its);
     }
@@ -61,16 +67,16 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
             tables.push(table(node, chunk, meta.epoch, *m).await?);
         }
         fetch_newer(node, chunk, meta, &members, &tables, seq).await?;
-        for (m, table) in members.iter().zip(&tables) {
+        for ((m, table), on) in members.iter().zip(&tables).zip(&connections) {
             let own = own_table(node, chunk).map_err(here)?;
             for run in differing(&own, table, INSTALL_BLOCKS) {
-                install(node, chunk, meta, *m, run).await?;
+                install(node, chunk, meta, (*m, *on), run).await?;
             }
         }
     }
     let level = ChunkMeta { seq, ..meta.clone() };
-    for m in &members {
-        install(node, chunk, &level, *m, (0, 0)).await?;
+    for (m, on) in members.iter().zip(&connections) {
+        install(node, chunk, &level, (*m, *on), (0, 0)).await?;
     }
     chunk.disk(node).and_then(|mut d| d.settle(chunk.id, seq)).map_err(here)?;
     for m in &members {
@@ -122,13 +128,13 @@ fn checked(server: u32, reply: Result<Reply, CallError>) -> Result<Reply, Failed
     Err(Failed { server, fault })
 }
 
-pub async fn state(
+async fn state(
     node: &Rc<Node>,
     chunk: &Chunk,
     meta: &ChunkMeta,
     server: u32,
     patience: u64,
-) -> Result<(u64, bool, bool), Failed> {
+) -> Result<State, Failed> {
     let begun = node.now();
     loop {
         match ask(node, chunk, meta.epoch, server, Ask::State).await {
@@ -142,6 +148,26 @@ pub async fn state(
             Ok(_) => return Err(Failed { server, fault: Fault::Disk }),
         }
     }
+}
+
+/// What a server says of the chunk, and the connection that it was answered on.
+pub async fn state_on(
+    node: &Rc<Node>,
+    chunk: &Chunk,
+    meta: &ChunkMeta,
+    server: u32,
+) -> Result<(State, ConnId), Failed> {
+    for _ in 0..5 {
+        let before = node.connection(server);
+        let reply = state(node, chunk, meta, server, STARTING).await?;
+        let after = node.connection(server);
+        if let Some(conn) = before
+            && before == after
+        {
+            return Ok((reply, conn));
+        }
+    }
+    Err(Failed { server, fault: Fault::Unreachable })
 }
 
 /// A server's whole table; empty where it has no such chunk.
@@ -219,11 +245,11 @@ async fn install(
     node: &Rc<Node>,
     chunk: &Chunk,
     meta: &ChunkMeta,
-    server: u32,
+    (server, on): (u32, ConnId),
     run: (u32, u32),
 ) -> Result<(), Failed> {
     let (tx, rx) = oneshot::channel();
-    if !chunk.install_at(node, meta, server, run, false, move |reply| drop(tx.send(reply))) {
+    if !chunk.install_at(node, meta, (server, Some(on)), run, false, move |reply| drop(tx.send(reply))) {
         return Err(Failed { server, fault: Fault::Unreachable });
     }
     let reply = match node.world.exec.timeout(node.life, LIMIT, rx).await {

@@ -177,8 +177,10 @@ impl Disk {
     /// The replica is what its primary has at `seq`.
     pub fn level(&mut self, chunk: u64, seq: u64) -> Done<()> {
         let state = self.state(chunk)?;
-        state.unverified = false;
-        state.bad = false;
+        if state.unverified || state.bad {
+            state.unverified = false;
+            state.bad = state.table.any_unclean();
+        }
         if state.meta.suspect || seq != state.meta.seq {
             state.meta.suspect = false;
             state.meta.seq = seq;

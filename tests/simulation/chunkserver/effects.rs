@@ -5,6 +5,7 @@ use super::compare;
 use super::disk::DiskError;
 use super::node::Node;
 use crate::message::{Ask, Reply, Request};
+use crate::net::ConnId;
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::replica::{Effect, Event, Fault, MemberAnswer, OpId};
 use cairn_proto::data::Status;
@@ -189,7 +190,7 @@ impl Chunk {
             let last = at + n == end;
             let then = self.then_answered(node, op, to);
             let (chunk, node2) = (self.clone(), node.clone());
-            let sent = self.install_at(node, meta, to, (at, n), sync && last, move |reply| {
+            let sent = self.install_at(node, meta, (to, None), (at, n), sync && last, move |reply| {
                 if last {
                     then(reply);
                 } else if member_answer(reply.as_ref()) != MemberAnswer::Done {
@@ -210,7 +211,7 @@ impl Chunk {
         &self,
         node: &Rc<Node>,
         meta: &ChunkMeta,
-        to: u32,
+        (to, on): (u32, Option<ConnId>),
         (first, count): (u32, u32),
         sync: bool,
         then: impl FnOnce(Option<Reply>) + 'static,
@@ -219,7 +220,11 @@ impl Chunk {
         let Ok((data, crcs, told)) = read else { return false };
         let ChunkMeta { epoch, in_sync, seq, .. } = meta.clone();
         let body = Ask::Install { first, told, crcs, data, in_sync, seq };
-        node.send(to, Request { chunk: self.id, epoch, sync, body }, then)
+        let request = Request { chunk: self.id, epoch, sync, body };
+        match on {
+            Some(conn) => node.world.ask(conn, request, then),
+            None => node.send(to, request, then),
+        }
     }
 
     /// Now and then a disk turns out to be full only while it is written to.

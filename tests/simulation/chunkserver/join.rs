@@ -4,6 +4,7 @@ use super::chunk::Chunk;
 use super::compare::{self, Failed};
 use super::effects::{INSTALL_BLOCKS, member_answer};
 use super::node::{Node, Question};
+use crate::net::ConnId;
 use cairn_chunkserver::core::differences::{any_bad, differing};
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::replica::{Event, MemberAnswer};
@@ -18,10 +19,10 @@ const TRIES: usize = 5;
 pub async fn add_replica(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32) -> Result<(), String> {
     // It may just be starting, and writes are not to be held up by that.
     let meta = chunk.replica.borrow().meta();
-    compare::state(node, chunk, &meta, target, compare::STARTING).await.map_err(text)?;
+    let (_, on) = compare::state_on(node, chunk, &meta, target).await.map_err(text)?;
     chunk.handle(node, Event::Join { target });
     still_joining(chunk, target)?;
-    let done = bring_up(node, chunk, target).await;
+    let done = bring_up(node, chunk, target, on).await;
     if done.is_err() {
         chunk.handle(node, Event::JoinFailed { target });
     }
@@ -37,7 +38,7 @@ fn text(f: Failed) -> String {
     format!("server {} {:?}", f.server, f.fault)
 }
 
-async fn bring_up(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32) -> Result<(), String> {
+async fn bring_up(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32, on: ConnId) -> Result<(), String> {
     let epoch = chunk.replica.borrow().epoch();
     let theirs = compare::table(node, chunk, epoch, target).await.map_err(text)?;
     let own = compare::own_table(node, chunk).map_err(|e| format!("{e:?}"))?;
@@ -56,7 +57,7 @@ async fn bring_up(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32) -> Result<(),
         let (tx, rx) = oneshot::channel::<()>();
         flying.push(rx);
         let meta = chunk.replica.borrow().meta();
-        let sent = chunk.install_at(node, &meta, target, run, false, move |reply| {
+        let sent = chunk.install_at(node, &meta, (target, Some(on)), run, false, move |reply| {
             drop(tx);
             if member_answer(reply.as_ref()) != MemberAnswer::Done {
                 c.handle(&n, Event::JoinFailed { target });
@@ -66,13 +67,13 @@ async fn bring_up(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32) -> Result<(),
             return Err("blocks could not be sent".into());
         }
     }
-    finish(node, chunk, target).await
+    finish(node, chunk, target, on).await
 }
 
-async fn finish(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32) -> Result<(), String> {
+async fn finish(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32, on: ConnId) -> Result<(), String> {
     let (tx, rx) = oneshot::channel();
     let meta = chunk.replica.borrow().meta();
-    if !chunk.install_at(node, &meta, target, (0, 0), false, move |reply| drop(tx.send(reply))) {
+    if !chunk.install_at(node, &meta, (target, Some(on)), (0, 0), false, move |reply| drop(tx.send(reply))) {
         return Err("connection lost".into());
     }
     let last = node.world.exec.timeout(node.life, LIMIT, rx).await.ok_or("no answer in time")?;

@@ -69,6 +69,14 @@ impl Node {
         }
     }
 
+    /// The connection to a server, if there is one.
+    pub fn connection(&self, server: u32) -> Option<ConnId> {
+        match self.peers.borrow().0.get(&server) {
+            Some(State::Up(conn)) if self.world.is_open(*conn) => Some(*conn),
+            _ => None,
+        }
+    }
+
     /// Asks and waits.
     pub async fn call(
         self: &Rc<Self>,
