@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cairn_proto::{ChunkId, ServerId, rpc};
+use cairn_proto::{ChunkId, Epoch, ServerId, rpc};
 use rpc::master_command::Cmd;
 use tracing::warn;
 
@@ -64,6 +64,10 @@ impl Cluster {
         let Some(server) = self.servers.get_mut(&id) else { return };
         for chunk in std::mem::take(&mut server.owed) {
             let Ok(Some(record)) = work.chunk(chunk) else { continue };
+            if record.epoch == Epoch(1) {
+                // It comes with the first write; told of it, a server would wait for content that nobody has.
+                continue;
+            }
             work.send(link, Cmd::SetEpoch(record.info()));
             server.replicas.tell(chunk, record.epoch, work.now);
         }
