@@ -56,7 +56,9 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
     verify(chunk).await.map_err(here)?;
     let members: Vec<u32> = meta.in_sync.iter().copied().filter(|s| *s != me).collect();
     let mut seq = chunk.file.meta().seq.max(meta.seq);
-    let mut differ = chunk.file.in_doubt() || meta.suspect;
+    // A comparison that failed may have brought here what others lack.
+    let failed_before = chunk.failures.load(Ordering::Relaxed) > 0;
+    let mut differ = failed_before || chunk.file.in_doubt() || meta.suspect;
     let mut states = Vec::new();
     let mut connections = Vec::new();
     for m in &members {

@@ -47,7 +47,7 @@ impl<W: Clone, A> Replica<W, A> {
         }
     }
 
-    fn drop_joining(&mut self, out: &mut Effects<W, A>) {
+    pub(super) fn drop_joining(&mut self, out: &mut Effects<W, A>) {
         if let Some(target) = self.joining() {
             self.abort_join(target, out);
         }

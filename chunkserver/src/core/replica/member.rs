@@ -89,6 +89,8 @@ impl<W: Clone, A> Replica<W, A> {
         match fault {
             Some(fault) if self.is_primary() => {
                 self.level = false;
+                // It was sent what is here, which is not what was written.
+                self.drop_joining(out);
                 self.failed.insert(self.me);
                 self.fault = Some(fault);
                 self.reported_at = now;
@@ -101,9 +103,6 @@ impl<W: Clone, A> Replica<W, A> {
     /// Something may be missing somewhere: as the primary, compare; as a member, have the primary do it.
     pub(super) fn doubt(&mut self, out: &mut Effects<W, A>) {
         if self.is_primary() {
-            if let Some(target) = self.joining() {
-                self.abort_join(target, out);
-            }
             self.level = false;
             self.doubted = self.comparing;
             self.compare(out);

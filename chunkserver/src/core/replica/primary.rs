@@ -153,6 +153,8 @@ impl<W: Clone, A> Replica<W, A> {
     }
 
     pub(super) fn compare(&mut self, out: &mut Effects<W, A>) {
+        // What it fetches would not reach a server that is being brought up to date.
+        self.drop_joining(out);
         if self.is_primary() && !self.comparing {
             self.comparing = true;
             self.doubted = false;

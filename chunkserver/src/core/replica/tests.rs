@@ -203,6 +203,16 @@ fn writes_that_never_counted_are_forgotten_when_a_replica_is_made_level() {
 }
 
 #[test]
+fn a_server_that_is_brought_up_to_date_is_not_when_the_primary_lacks_a_write() {
+    let mut r = replica(1, &[1, 2]);
+    r.handle(0, Event::Join { target: 3 });
+    r.handle(0, write(7, 1, "a"));
+    let out = r.handle(1, Event::LocalFault { seq: Some(1), fault: Some(Fault::NoSpace) });
+    assert!(out.contains(&Effect::AbortJoin { target: 3 }), "{out:?}");
+    assert_eq!(r.joining(), None);
+}
+
+#[test]
 fn what_is_found_during_a_comparison_has_another_one_made() {
     let mut r = replica(1, &[1, 2]);
     assert_eq!(r.handle(0, Event::Doubt), [Effect::Compare]);
