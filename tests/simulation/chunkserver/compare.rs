@@ -52,7 +52,7 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
     let members: Vec<u32> = meta.in_sync.iter().copied().filter(|s| *s != node.id).collect();
     let (mut seq, mut differ) = {
         let disk = node.disk.borrow();
-        (disk.meta(chunk.id).seq.max(meta.seq), disk.in_doubt(chunk.id) || meta.suspect)
+        (disk.meta(chunk.id).seq.max(meta.seq), disk.in_doubt(chunk.id) || meta.suspect || chunk.failures.get() > 0)
     };
     let mut connections = Vec::new();
     for m in &members {
