@@ -80,9 +80,12 @@ impl<W: Clone, A> Replica<W, A> {
             self.seq -= 1;
         }
         self.trusted = false;
+        if let Some(seq) = seq {
+            // Sent again, it must not pass for applied; here or, if nobody else has it, anywhere.
+            self.recent.forget(seq);
+        }
         if let Some(seq) = seq.filter(|_| self.in_sync.len() == 1) {
             // Nobody else has it, so nothing will bring it back.
-            self.recent.forget(seq);
             let failed: Vec<_> = self.ops.iter().filter(|(_, op)| op.seq == seq).map(|(id, _)| *id).collect();
             failed.into_iter().for_each(|op| self.end_op(op, Status::Corrupt, out));
         }

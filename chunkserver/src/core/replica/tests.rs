@@ -213,6 +213,19 @@ fn a_server_that_is_brought_up_to_date_is_not_when_the_primary_lacks_a_write() {
 }
 
 #[test]
+fn a_write_that_a_member_could_not_apply_is_applied_when_it_is_sent_to_it_as_the_primary() {
+    let mut r = replica(2, &[1, 2]);
+    assert!(stores(&r.handle(0, forward(1, 1, &[1, 2], 1, "a"))));
+    r.handle(0, Event::LocalFault { seq: Some(1), fault: None });
+    r.handle(0, Event::Epoch(ChunkMeta { epoch: 2, in_sync: vec![2], wanted: 1, ..ChunkMeta::default() }));
+    r.handle(0, Event::Compared { epoch: 2, result: Ok(0) });
+    let Event::Forward { id, .. } = forward(1, 1, &[1, 2], 1, "a") else { panic!("no forward") };
+    let event = Event::Write { id, epoch: 2, sync: false, write: 5, answer: "b" };
+    let out = r.handle(1, event);
+    assert!(matches!(out[0], Effect::Apply { seq: 1, .. }), "{out:?}");
+}
+
+#[test]
 fn what_is_found_during_a_comparison_has_another_one_made() {
     let mut r = replica(1, &[1, 2]);
     assert_eq!(r.handle(0, Event::Doubt), [Effect::Compare]);
