@@ -147,6 +147,11 @@ impl Disk {
         self.chunks.get(&chunk).is_some_and(|s| s.unverified || s.meta.suspect || s.bad)
     }
 
+    /// Whether it may not be, or is known not to be, what it should, as of now.
+    pub fn is_unclean(&self, chunk: u64) -> bool {
+        self.chunks.get(&chunk).is_some_and(|s| s.unverified || s.meta.suspect || s.table.any_unclean())
+    }
+
     pub fn is_unverified(&self, chunk: u64) -> bool {
         self.chunks.get(&chunk).is_some_and(|s| s.unverified)
     }

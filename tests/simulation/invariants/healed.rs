@@ -28,11 +28,11 @@ pub fn check(world: &World) -> Result<(), String> {
             let chunk = node.chunk(id).ok_or_else(|| format!("{record:?}: server {server} has none"))?;
             let machine = chunk.replica.borrow();
             let whole = machine.is_trusted()
-                && !node.disk.borrow().in_doubt(id)
+                && !node.disk.borrow().is_unclean(id)
                 && machine.epoch() == record.epoch.0
                 && (!machine.is_primary() || machine.is_level());
             if !whole || !node.may_serve() {
-                let doubt = node.disk.borrow().in_doubt(id);
+                let doubt = node.disk.borrow().is_unclean(id);
                 let level = machine.is_level();
                 return Err(format!("{record:?}: server {server} has {:?} level {level} in doubt {doubt}", machine.meta()));
             }

@@ -12,6 +12,8 @@ pub struct Write {
     pub start: Micros,
     /// `None`: it may take effect at any time, or never.
     pub end: Option<Micros>,
+    /// When it is acknowledged, it is stable.
+    pub sync: bool,
     /// From when on it is known to be on stable storage.
     pub synced: Option<Micros>,
 }
@@ -36,7 +38,7 @@ impl Register {
     pub fn of(history: &History, place: u64, block: u32) -> Self {
         let here = || history.ops.iter().filter(move |op| op.place == place);
         // As it is before anything was written.
-        let mut writes = vec![Write { value: 0, start: 0, end: Some(0), synced: Some(0) }];
+        let mut writes = vec![Write { value: 0, start: 0, end: Some(0), sync: true, synced: Some(0) }];
         let mut reads = Vec::new();
         for op in here() {
             let index = block.checked_sub(op.first).map(|i| i as usize);
@@ -48,7 +50,7 @@ impl Register {
                         syncs.filter_map(|s| s.end).min()
                     };
                     let synced = if op.sync { end } else { end.and_then(after) };
-                    writes.push(Write { value, start: op.start, end, synced });
+                    writes.push(Write { value, start: op.start, end, sync: op.sync, synced });
                 }
                 (Kind::Read, Some(end)) => reads.push(Read { value, start: op.start, end }),
                 _ => {}
@@ -62,12 +64,14 @@ impl Register {
         }
     }
 
-    /// Whether nobody may count on a write any more at `when`: it was not synced when the power failed.
+    /// Whether nobody may count on a write any more at `when`: it was not synced when the power failed. (That it was
+    /// acknowledged may have been heard a little later.)
     pub fn may_be_lost(&self, write: &Write, when: Micros) -> bool {
-        let lost = |t: &Micros| {
-            write.end.is_none_or(|e| e < *t) && *t <= when && write.synced.is_none_or(|s| s > *t)
+        let unsynced = |t: &Micros| match write.sync {
+            true => write.end.is_none(),
+            false => write.synced.is_none_or(|s| s > *t),
         };
-        self.blackouts.iter().any(lost)
+        self.blackouts.iter().any(|t| write.start < *t && *t <= when && unsynced(t))
     }
 
     /// A write that a read must have seen in the place of all that could have given its value.
