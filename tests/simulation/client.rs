@@ -333,14 +333,7 @@ impl Client {
     fn begin(&self, kind: Kind, place: u64, first: u32, contents: Vec<Content>, sync: bool) -> usize {
         let (client, start) = (self.id(), self.world.exec.now());
         trace!(self.world, "k{client} begins {kind:?} {place}+{first} {contents:?} sync {sync}");
-        self.world.history.borrow_mut().begin(Op { kind,
-            place,
-            first,
-            contents,
-            sync,
-            start,
-            end: None,
-        })
+        self.world.history.borrow_mut().begin(Op { kind, place, first, contents, sync, start, end: None })
     }
 
     fn end(&self, op: usize, acknowledged: bool) {

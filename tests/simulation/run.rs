@@ -115,9 +115,7 @@ fn verify(world: &Rc<World>) {
     let client = Client::new(world, CLIENTS + 99, false);
     for place in 0..world.config.places {
         let client = client.clone();
-        world
-            .exec
-            .spawn(world.exec.life(CLIENTS + 99), async move {
+        world.exec.spawn(world.exec.life(CLIENTS + 99), async move {
             client.read(place, 0, BLOCKS).await;
         });
     }

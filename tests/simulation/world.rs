@@ -222,9 +222,7 @@ impl World {
     pub fn acknowledged(&self, chunk: u64, epoch: u64, server: NodeId) {
         // What was begun before a chunk was dropped may still be acknowledged, by whomever.
         let is_there = self.store.borrow().chunks.contains_key(&ChunkId(chunk));
-        if is_there
-            && let Err(what) = self.one_primary.borrow_mut().acknowledged(chunk, epoch, server)
-        {
+        if is_there && let Err(what) = self.one_primary.borrow_mut().acknowledged(chunk, epoch, server) {
             self.fail("one primary", what);
         }
     }

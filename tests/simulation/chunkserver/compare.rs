@@ -5,8 +5,8 @@ use super::disk::DiskError;
 use super::effects::INSTALL_BLOCKS;
 use super::node::Node;
 use super::peers::CallError;
-use crate::net::ConnId;
 use crate::message::{Answer, Ask, Content, Reply, Request, Told};
+use crate::net::ConnId;
 use cairn_chunkserver::core::differences::{at, better, differing, is_bad};
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::replica::{Event, Fault};
@@ -52,7 +52,10 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
     let members: Vec<u32> = meta.in_sync.iter().copied().filter(|s| *s != node.id).collect();
     let (mut seq, mut differ) = {
         let disk = node.disk.borrow();
-        (disk.meta(chunk.id).seq.max(meta.seq), disk.in_doubt(chunk.id) || meta.suspect || chunk.failures.get() > 0)
+        (
+            disk.meta(chunk.id).seq.max(meta.seq),
+            disk.in_doubt(chunk.id) || meta.suspect || chunk.failures.get() > 0,
+        )
     };
     let mut connections = Vec::new();
     for m in &members {

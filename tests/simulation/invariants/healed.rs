@@ -34,7 +34,10 @@ pub fn check(world: &World) -> Result<(), String> {
             if !whole || !node.may_serve() {
                 let doubt = node.disk.borrow().is_unclean(id);
                 let level = machine.is_level();
-                return Err(format!("{record:?}: server {server} has {:?} level {level} in doubt {doubt}", machine.meta()));
+                return Err(format!(
+                    "{record:?}: server {server} has {:?} level {level} in doubt {doubt}",
+                    machine.meta()
+                ));
             }
             // Bad blocks that nobody has read are not known yet.
             let disk = node.disk.borrow();
