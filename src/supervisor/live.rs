@@ -99,11 +99,14 @@ fn lines(reply: Option<&StatusReply>, away: &[&str], rate: Traffic) -> Vec<Strin
         Some(reply) => {
             let alive = reply.chunkservers.iter().filter(|s| status::state(s) == "alive").count();
             let disks = || reply.chunkservers.iter().flat_map(|s| &s.disks);
-            let used: u64 = reply.chunkservers.iter().map(|s| s.used_bytes).sum();
+            // As the mount shows it: what fits in when every byte is stored so many times.
+            let copies = u64::from(reply.copies.max(1));
+            let free = human(disks().map(|d| d.free_bytes).sum::<u64>() / copies);
+            let total = human(disks().map(|d| d.total_bytes).sum::<u64>() / copies);
             (
                 format!("{alive} of {} chunkservers alive", reply.chunkservers.len()),
                 status::copies(reply),
-                format!("{} used, {} free", human(used), human(disks().map(|d| d.free_bytes).sum())),
+                format!("{free} free of {total}"),
             )
         }
     };

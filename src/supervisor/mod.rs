@@ -166,6 +166,12 @@ impl Supervisor {
     async fn watch(&mut self, stop: &mut Stop, cluster: &Cluster, plan: &Plan) -> Result<(), Failure> {
         let mut display = plan.show.then(|| live::Display::new(&plan.dir, self.layout.root()));
         let mut seen = look(cluster, plan.show);
+        if plan.show {
+            tokio::select! {
+                () = &mut *stop => return Ok(()),
+                _ = seen.changed() => {}
+            }
+        }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
