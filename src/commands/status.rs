@@ -94,12 +94,11 @@ fn as_text(reply: &StatusReply) -> String {
         let free = s.disks.iter().map(|d| d.free_bytes).sum();
         let _ = writeln!(
             out,
-            "{:<12} {id:>4}  {addr:<22} {:>8}  {}, {} chunks, {} used, {} free on {} disk(s)",
+            "{:<12} {id:>4}  {addr:<22} {:>8}  {}, {} chunks, {} free on {} disk(s)",
             "chunkserver",
             s.pid,
             state(s),
             s.chunks,
-            values::human(s.used_bytes),
             values::human(free),
             s.disks.len()
         );
