@@ -18,6 +18,7 @@ struct Changed {
     /// Opened while the chunk was known to be there: by its name another one may be found later.
     file: Arc<dyn StorageFile>,
     dir: String,
+    chunk: Arc<ChunkFile>,
     parts: Vec<(u64, Vec<u8>)>,
     fresh: bool,
 }
@@ -65,6 +66,9 @@ impl Disk {
         for dir in dirs {
             self.stable(self.storage.sync_dir(&dir))?;
         }
+        for c in &all {
+            c.chunk.state.lock().imaged_before.clear();
+        }
         self.stable(self.journal.release(upto))
     }
 
@@ -83,7 +87,8 @@ impl Disk {
         parts.push((0, encode_header(chunk.id, &state.meta, state.stored).to_vec()));
         state.header_dirty = false;
         let fresh = std::mem::take(&mut state.fresh);
-        Ok(Some(Changed { file, dir: chunk.dir(), parts, fresh }))
+        state.imaged_before = std::mem::take(&mut state.imaged);
+        Ok(Some(Changed { file, dir: chunk.dir(), chunk: chunk.clone(), parts, fresh }))
     }
 
     /// Drops the tables of chunks that have not been used since the last call.

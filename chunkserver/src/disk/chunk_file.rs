@@ -3,6 +3,8 @@
 use crate::core::layout::ChunkMeta;
 use crate::core::table::Table;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// A replica.
 pub struct ChunkFile {
@@ -26,6 +28,10 @@ pub(super) struct FileState {
     pub marked_in: u64,
     /// Content was written that neither the journal nor a sync has made durable.
     pub unsynced: bool,
+    /// Blocks whose content may be on stable storage in the journal only: since the last checkpoint, and those that
+    /// the checkpoint under way takes along.
+    pub imaged: BTreeSet<u32>,
+    pub imaged_before: BTreeSet<u32>,
     /// The file's name may not be durable yet.
     pub fresh: bool,
     /// After a crash: blocks may not be what their checksums say.
@@ -65,6 +71,13 @@ impl ChunkFile {
 
     pub(super) fn dir(&self) -> String {
         dir(self.id)
+    }
+}
+
+impl FileState {
+    /// Whether the content of any of these blocks may be on stable storage in the journal only.
+    pub fn is_imaged(&self, blocks: Range<u32>) -> bool {
+        [&self.imaged, &self.imaged_before].iter().any(|set| set.range(blocks.clone()).next().is_some())
     }
 }
 

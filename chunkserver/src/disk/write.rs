@@ -210,6 +210,12 @@ impl Disk {
         let end = first + crcs.len() as u32;
         let small = crcs.len() as u32 <= IMAGE_BLOCKS + 1;
         let overwrites = (first..end).any(|b| !table(state).get(b).is_hole());
+        if !small && state.is_imaged(first..end) {
+            // The journal's images do not count any more once this is recorded, but it may itself be lost.
+            self.stable(self.file(chunk)?.sync())?;
+            state.imaged.clear();
+            state.imaged_before.clear();
+        }
         let body = if small { Body::Image(crcs.to_vec()) } else { Body::Large(crcs.to_vec()) };
         self.append(chunk, state, body, edit, if small { parts } else { &[] }, overwrites)?;
         let at = self.settings.geometry.data() + u64::from(first) * BLOCK as u64;
@@ -218,7 +224,11 @@ impl Disk {
             let entry = Entry::data(*crc, edit.seq);
             table(state).set(b, if written.is_ok() { entry } else { entry.unclean() });
         }
-        state.unsynced |= !small;
+        if small {
+            state.imaged.extend(first..end);
+        } else {
+            state.unsynced = true;
+        }
         written?;
         let grown = crcs.len() as u64 * BLOCK as u64;
         if !overwrites {
