@@ -68,6 +68,7 @@ struct State {
     registered: bool,
     marked_in: u64,
     unsynced: bool,
+    imaged: BTreeSet<u32>,
     unverified: bool,
     bad: bool,
 }
@@ -304,6 +305,13 @@ impl Disk {
         let small = crcs.len() <= IMAGE_BLOCKS;
         let state = self.state(chunk)?;
         let overwrites = (edit.first..end).any(|b| !state.table.get(b).is_hole());
+        if !small && (edit.first..end).any(|b| state.imaged.contains(&b)) {
+            // Only the journal may have them on stable storage.
+            state.imaged.clear();
+            if let Some(file) = self.files.get_mut(&chunk) {
+                file.sync();
+            }
+        }
         let body = if small { Body::Image(crcs.to_vec()) } else { Body::Large(crcs.to_vec()) };
         self.append(chunk, body, edit, if small { data } else { &[] }, overwrites);
         for (b, content) in (edit.first..end).zip(data) {
@@ -314,6 +322,9 @@ impl Disk {
             state.table.set(b, Entry::data(*crc, edit.seq));
         }
         state.unsynced |= !small;
+        if small {
+            state.imaged.extend(edit.first..end);
+        }
         Ok(())
     }
 

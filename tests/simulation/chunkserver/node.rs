@@ -78,7 +78,7 @@ impl Node {
         });
         let found = disk.borrow_mut().open();
         for (chunk, meta, recent) in found {
-            trace!(world, "s{id} c{chunk} found: {meta:?}");
+            trace!(world, "s{id} c{chunk} found: {meta:?} {:?}", disk.borrow().contents(chunk));
             node.enter(chunk, &meta, recent, node.behind);
         }
         for chunk in node.all_chunks() {
