@@ -209,7 +209,8 @@ impl World {
             .borrow()
             .iter()
             .any(|(s, c, b)| (*s, *c) == (server, chunk) && !self.disks[s].borrow().is_good(*c, *b));
-        !rotten && !(self.power_lost.borrow().contains(&server) && self.lacks(server))
+        let lost = self.power_lost.borrow().contains(&server) && self.lacks(server);
+        !rotten && !lost
     }
 
     /// Whether a server that has lost power may still lack something. It does not when it, or whoever took its place, has

@@ -2,6 +2,8 @@
 //!
 //! `docs/simulation.md` says what is modelled and how to replay a run.
 
+#![allow(clippy::unwrap_used)]
+
 #[macro_use]
 mod trace;
 mod chunkserver;
