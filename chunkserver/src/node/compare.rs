@@ -15,6 +15,7 @@ use bytes::Bytes;
 use cairn_proto::block::{BLOCK, piece_crcs, zero_block_crc};
 use cairn_proto::data::{Client, Kind};
 use cairn_proto::rpc::{ReadMeta, ReadReply, ReconcileMeta};
+use parking_lot::MutexGuard;
 use prost::Message;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,12 +82,27 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
         // Also says that the member holds everything.
         install(node, chunk, &level, (*m, on), (0, 0)).await?;
     }
-    chunk.unit.disk.settle(&chunk.file, seq).map_err(here)?;
+    {
+        let _still = still(chunk, meta)?;
+        chunk.unit.disk.settle(&chunk.file, seq).map_err(here)?;
+    }
     for m in &members {
         sync_member(node, chunk, meta, *m).await?;
     }
     sync_here(chunk).await.map_err(here)?;
     Ok(seq)
+}
+
+/// Holds the replica as it was when the comparison began: once another epoch has come, what was found is out of
+/// date, and newer writes may be here already.
+fn still<'a>(chunk: &'a Chunk, meta: &ChunkMeta) -> Result<MutexGuard<'a, Machine>, Failed> {
+    let machine = chunk.replica.lock();
+    if machine.epoch() == meta.epoch && machine.is_primary() {
+        Ok(machine)
+    } else {
+        // Nobody is to blame.
+        Err(Failed { server: 0, fault: Fault::Stale })
+    }
 }
 
 fn failed_here(server: u32, chunk: &Chunk, e: &DiskError) -> Failed {
@@ -155,6 +171,7 @@ async fn fetch_newer(
             if is_bad(at(&own, block)) && chunk.file.meta().suspect {
                 // Nobody has it whole: torn by a crash, before anyone was promised that it is stable.
                 tracing::warn!(chunk = chunk.id, block, "taken as it is: no replica has it whole");
+                let _still = still(chunk, meta)?;
                 chunk.unit.disk.adopt(&chunk.file, block as u32, seq).map_err(here)?;
             }
             block += 1;
@@ -166,7 +183,10 @@ async fn fetch_newer(
         }
         let told: Vec<Told> = (block..end).map(|b| at(&tables[i], b)).collect();
         let data = fetch(node, chunk, meta.epoch, members[i], block as u32, &told).await?;
-        chunk.unit.disk.install(&chunk.file, block as u32, &data, &told).map_err(here)?;
+        {
+            let _still = still(chunk, meta)?;
+            chunk.unit.disk.install(&chunk.file, block as u32, &data, &told).map_err(here)?;
+        }
         block = end;
     }
     Ok(())
