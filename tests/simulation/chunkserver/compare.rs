@@ -81,12 +81,19 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
     for (m, on) in members.iter().zip(&connections) {
         install(node, chunk, &level, (*m, *on), (0, 0)).await?;
     }
+    still(chunk, meta)?;
     chunk.disk(node).and_then(|mut d| d.settle(chunk.id, seq)).map_err(here)?;
     for m in &members {
         sync_member(node, chunk, meta, *m).await?;
     }
     sync_here(node, chunk).await;
     Ok(seq)
+}
+
+fn still(chunk: &Chunk, meta: &ChunkMeta) -> Result<(), Failed> {
+    let machine = chunk.replica.borrow();
+    let same = machine.epoch() == meta.epoch && machine.is_primary();
+    if same { Ok(()) } else { Err(Failed { server: 0, fault: Fault::Stale }) }
 }
 
 fn failed_here(server: u32, e: DiskError) -> Failed {
@@ -207,6 +214,7 @@ async fn fetch_newer(
         let Some(i) = best(block) else {
             if is_bad(at(&own, block)) && node.disk.borrow().meta(chunk.id).suspect {
                 node.world.coverage.hit("adopted: no replica has it whole");
+                still(chunk, meta)?;
                 chunk.disk(node).and_then(|mut d| d.adopt(chunk.id, block as u32, seq)).map_err(here)?;
             }
             block += 1;
@@ -218,6 +226,7 @@ async fn fetch_newer(
         }
         let told: Vec<Told> = (block..end).map(|b| at(&tables[i], b)).collect();
         let data = fetch(node, chunk, meta.epoch, members[i], block as u32, &told).await?;
+        still(chunk, meta)?;
         chunk.disk(node).and_then(|mut d| d.install(chunk.id, block as u32, &data, &told)).map_err(here)?;
         block = end;
     }
