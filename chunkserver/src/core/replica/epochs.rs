@@ -26,7 +26,10 @@ impl<W: Clone, A> Replica<W, A> {
                 // What is written from here on is missed.
                 self.trusted = false;
             }
-            if self.is_member() && !self.trusted {
+            if self.is_member() && !before.contains(&self.me) {
+                self.confirmed = false;
+            }
+            if self.is_member() && !self.is_trusted() {
                 out.push(Effect::AskPrimary);
             }
             return;

@@ -62,6 +62,7 @@ impl<W: Clone, A> Replica<W, A> {
             Ok(()) if meta.seq != self.seq + 1 => Status::Behind,
             Ok(()) => {
                 self.seq = meta.seq;
+                self.confirmed = true;
                 self.recent.add(id, meta.seq);
                 return out.push(Effect::Store { seq: meta.seq, id, sync, write: Some(write), answer });
             }

@@ -63,6 +63,9 @@ pub struct Replica<W, A> {
     seq: u64,
     recent: Recent,
     trusted: bool,
+    /// Not so after it was taken into the set, until its primary has shown that nothing was missed in between: the
+    /// primary may have given up on it after it had told the master.
+    confirmed: bool,
     level: bool,
     comparing: bool,
     /// Something was found while the replicas were being compared: perhaps too late for that.
@@ -91,6 +94,7 @@ impl<W: Clone, A> Replica<W, A> {
             seq: meta.seq,
             recent,
             trusted: !meta.suspect && meta.in_sync.contains(&me),
+            confirmed: true,
             level: !meta.suspect,
             comparing: false,
             doubted: false,
@@ -112,7 +116,7 @@ impl<W: Clone, A> Replica<W, A> {
             in_sync: self.in_sync.clone(),
             wanted: self.wanted,
             seq: self.seq,
-            suspect: !self.trusted,
+            suspect: !self.is_trusted(),
         }
     }
 
@@ -138,7 +142,7 @@ impl<W: Clone, A> Replica<W, A> {
 
     /// Whether nothing is missing from this replica.
     pub fn is_trusted(&self) -> bool {
-        self.trusted
+        self.trusted && self.confirmed
     }
 
     /// As the primary: whether all members are known to hold what this one holds.
@@ -162,7 +166,7 @@ impl<W: Clone, A> Replica<W, A> {
             std::cmp::Ordering::Less => Err(Status::StaleEpoch),
             std::cmp::Ordering::Greater => Err(Status::Behind),
             _ if !self.is_member() => Err(Status::StaleEpoch),
-            _ if !self.trusted => Err(Status::Busy),
+            _ if !self.is_trusted() => Err(Status::Busy),
             _ => Ok(()),
         }
     }
@@ -211,6 +215,7 @@ impl<W: Clone, A> Replica<W, A> {
                 // Where it was not trusted it may have had writes that never counted.
                 self.seq = if self.trusted { self.seq.max(seq) } else { seq };
                 self.trusted = true;
+                self.confirmed = true;
             }
             Event::Tick => self.tick(now, &mut out),
         }

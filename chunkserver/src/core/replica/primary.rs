@@ -179,6 +179,7 @@ impl<W: Clone, A> Replica<W, A> {
                 self.seq = self.seq.max(seq);
                 self.level = true;
                 self.trusted = true;
+                self.confirmed = true;
                 // Everyone holds, durably, what was under way.
                 self.failed.clear();
                 self.fault = None;

@@ -226,6 +226,27 @@ fn a_write_that_a_member_could_not_apply_is_applied_when_it_is_sent_to_it_as_the
 }
 
 #[test]
+fn who_was_taken_into_the_set_is_read_from_once_the_primary_has_shown_that_nothing_was_missed() {
+    let before = ChunkMeta { epoch: 1, in_sync: vec![1, 3], wanted: 3, seq: 6, suspect: false };
+    let joined = || {
+        let mut r: R = Replica::new(2, &before, Recent::default(), TIMES);
+        r.handle(0, Event::Leveled { seq: 6 });
+        let out = r.handle(0, Event::Epoch(ChunkMeta { epoch: 2, in_sync: vec![1, 3, 2], ..before.clone() }));
+        assert_eq!(out, [Effect::Record, Effect::AskPrimary]);
+        assert_eq!(r.may_read(2), Err(Status::Busy));
+        r
+    };
+    let mut r = joined();
+    assert_eq!(refused(r.handle(0, forward(1, 2, &[1, 3, 2], 8, "a"))), Status::Behind);
+    assert_eq!(r.may_read(2), Err(Status::Busy));
+    r.handle(0, Event::Leveled { seq: 8 });
+    assert_eq!(r.may_read(2), Ok(()));
+    let mut r = joined();
+    assert!(stores(&r.handle(0, forward(1, 2, &[1, 3, 2], 7, "a"))));
+    assert_eq!(r.may_read(2), Ok(()));
+}
+
+#[test]
 fn what_is_found_during_a_comparison_has_another_one_made() {
     let mut r = replica(1, &[1, 2]);
     assert_eq!(r.handle(0, Event::Doubt), [Effect::Compare]);
