@@ -17,7 +17,7 @@ fn with_all_servers_stopped_every_operation_ends() {
     let cluster = Cluster::with(&["--on-outage=wait:3s"]);
     let dir = cluster.subdir("d");
     fs::write(dir.join("f"), common::pattern(1, 10 << 20)).unwrap();
-    common::sh(&format!("sync -f {}", dir.display()));
+    fs::File::open(dir.join("f")).unwrap().sync_all().unwrap();
     cluster.kill("mount");
     eventually(Duration::from_secs(40), "it is mounted again", || fs::metadata(dir.join("f")).is_ok());
     SERVERS.iter().for_each(|name| cluster.signal(name, libc::SIGSTOP));
@@ -48,8 +48,13 @@ fn a_waiting_process_can_be_interrupted() {
     let cluster = Cluster::with(&["--on-outage=wait:60s"]);
     SERVERS.iter().for_each(|name| cluster.signal(name, libc::SIGSTOP));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
-        let mut child =
-            Command::new("mkdir").arg(cluster.mount().join("never")).stderr(Stdio::null()).spawn().unwrap();
+        // Whoever runs the tests in the background has SIGINT ignored, and with it their children.
+        let mut child = Command::new("env")
+            .args(["--default-signal=INT", "mkdir"])
+            .arg(cluster.mount().join("never"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(500));
         assert!(child.try_wait().unwrap().is_none(), "it should wait");
         let start = Instant::now();
