@@ -98,7 +98,7 @@ fn an_ephemeral_cluster_leaves_nothing() {
 fn every_process_that_dies_is_started_again() {
     let cluster = Cluster::start();
     fs::write(cluster.mount().join("f"), "x").unwrap();
-    common::sh(&format!("sync -f {}", cluster.mount().display()));
+    fs::File::open(cluster.mount().join("f")).unwrap().sync_all().unwrap();
     for name in ["cs1", "master", "mount"] {
         // So that the kernel has the root's attributes, and answers a stat(2) of a dead mount from them.
         fs::metadata(cluster.mount()).unwrap();

@@ -24,7 +24,7 @@ fn make_tree(dir: &Path) {
     }
     fs::write(dir.join("large"), pattern(9999, 80 << 20)).unwrap();
     std::os::unix::fs::symlink("d0/f1", dir.join("link")).unwrap();
-    common::sh(&format!("sync -f {}", dir.display()));
+    common::sh(&format!("find {} -type f -print0 | xargs -0 sync", dir.display()));
 }
 
 /// Each file's content, in short, by path.
