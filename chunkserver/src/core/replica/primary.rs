@@ -180,7 +180,14 @@ impl<W: Clone, A> Replica<W, A> {
                 self.level = true;
                 self.trusted = true;
                 self.confirmed = true;
-                // Everyone holds, durably, what was under way.
+                // What was written nowhere does not count; the client may send it again.
+                while let Some((id, lost)) =
+                    self.ops.iter().find(|(_, op)| op.seq > seq).map(|(id, op)| (*id, op.seq))
+                {
+                    self.recent.forget(lost);
+                    self.end_op(id, Status::Busy, out);
+                }
+                // Everyone holds, durably, what else was under way.
                 self.failed.clear();
                 self.fault = None;
                 self.ops.values_mut().for_each(|op| op.local = false);

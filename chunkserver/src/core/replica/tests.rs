@@ -247,6 +247,18 @@ fn who_was_taken_into_the_set_is_read_from_once_the_primary_has_shown_that_nothi
 }
 
 #[test]
+fn a_write_that_nobody_could_apply_is_not_acknowledged_by_a_comparison() {
+    let mut r = replica(1, &[1, 2]);
+    r.handle(0, write(7, 1, "a"));
+    r.handle(0, Event::LocalFault { seq: Some(1), fault: Some(Fault::NoSpace) });
+    r.handle(0, failed(1, 2, Fault::NoSpace));
+    r.handle(0, Event::Doubt);
+    let out = r.handle(1, Event::Compared { epoch: 1, result: Ok(0) });
+    assert_eq!(refused(out), Status::Busy);
+    assert!(matches!(r.handle(2, write(7, 1, "b"))[1], Effect::Apply { seq: 1, .. }));
+}
+
+#[test]
 fn what_is_found_during_a_comparison_has_another_one_made() {
     let mut r = replica(1, &[1, 2]);
     assert_eq!(r.handle(0, Event::Doubt), [Effect::Compare]);
