@@ -237,7 +237,7 @@ impl World {
         self.rotten.borrow().len()
     }
 
-    /// A block goes bad, if the chunk is whole elsewhere, too.
+    /// A block goes bad, if the same is elsewhere, too.
     fn rot(&self, server: NodeId) {
         let records: Vec<_> = self.store.borrow().chunks.values().cloned().collect();
         if records.is_empty() || self.rotten_now() > 0 {
@@ -245,7 +245,9 @@ impl World {
         }
         let record = &records[self.draw(0, records.len() as u64) as usize];
         let here = record.in_sync.iter().any(|s| s.0 == server);
-        if here && record.in_sync.iter().all(|s| self.is_whole(s.0, record)) && record.in_sync.len() > 1 {
+        let table = |s: NodeId| self.disks[&s].borrow().table(record.chunk.0);
+        let elsewhere = |s: NodeId| self.is_whole(s, record) && table(s) == table(server);
+        if here && record.in_sync.len() > 1 && record.in_sync.iter().all(|s| elsewhere(s.0)) {
             let block = self.draw(0, 8) as u32;
             if self.disks[&server].borrow_mut().rot(record.chunk.0, block) {
                 trace!(self, "s{server} {} block {block} rots", record.chunk);
