@@ -35,6 +35,10 @@ impl Chunk {
                 self.forward(node, &machine.meta(), op, &to, seq, sync, &write, events);
             }
             Effect::Apply { op, seq, sync, write, .. } => self.apply(node, op, seq, sync, &write, events),
+            // It would be sent what is here, as if that were the write.
+            Effect::Mirror { to, .. } if events.iter().any(|e| matches!(e, Event::LocalFault { .. })) => {
+                events.push_back(Event::JoinFailed { target: to });
+            }
             Effect::Mirror { op, to, sync, write } => {
                 if self.mirror(node, &machine.meta(), op, to, sync, &write).is_none() {
                     events.push_back(Event::JoinFailed { target: to });
