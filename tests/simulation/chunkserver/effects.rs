@@ -60,6 +60,9 @@ impl Chunk {
                 }
             }
             Effect::Apply { op, seq, sync, write, .. } => self.apply(node, op, seq, sync, &write, events),
+            Effect::Mirror { to, .. } if events.iter().any(|e| matches!(e, Event::LocalFault { .. })) => {
+                events.push_back(Event::JoinFailed { target: to });
+            }
             Effect::Mirror { op, to, sync, write } => {
                 if !self.mirror(node, &machine.meta(), op, to, sync, &write) {
                     events.push_back(Event::JoinFailed { target: to });
