@@ -204,7 +204,12 @@ impl Client {
     }
 
     /// What an answer tells beside what was asked for.
-    fn answered(&self, _chunk: &ChunkInfo, _reply: &Reply) {}
+    fn answered(&self, chunk: &ChunkInfo, reply: &Reply) {
+        if reply.epoch > chunk.epoch {
+            self.learn(chunk.chunk, reply.epoch);
+            self.known.borrow_mut().retain(|_, k| k.chunk != chunk.chunk || k.epoch >= reply.epoch);
+        }
+    }
 
     pub async fn write(
         self: &Rc<Self>,
