@@ -1,5 +1,6 @@
 //! A turn of the owner: execute a group, commit, answer.
 
+use std::cell::LazyCell;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cairn_proto::rpc;
@@ -67,18 +68,22 @@ impl Owner {
             self.store.tend()?;
         }
         let Self { store, state, .. } = self;
-        let mut turn = Turn {
-            room: store.room(),
-            scratch: Scratch::new(store.as_ref(), state.counters),
-            out: Vec::new(),
-            now: Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)),
-            wall: wall(),
+        let (batch, counters, out) = {
+            let before: &dyn Store = store.as_ref();
+            let mut turn = Turn {
+                room: LazyCell::new(Box::new(|| before.room())),
+                scratch: Scratch::new(before, state.counters),
+                out: Vec::new(),
+                now: Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)),
+                wall: wall(),
+            };
+            for message in group {
+                state.message(&mut turn, message);
+            }
+            let Turn { scratch, out, .. } = turn;
+            let (batch, counters) = scratch.into_batch();
+            (batch, counters, out)
         };
-        for message in group {
-            state.message(&mut turn, message);
-        }
-        let Turn { scratch, out, .. } = turn;
-        let (batch, counters) = scratch.into_batch();
         if !batch.is_empty() {
             store.commit(batch)?;
             state.counters = counters;

@@ -5,7 +5,7 @@ use cairn_proto::{ChunkId, Epoch, ServerId, SessionId};
 use rand::RngCore;
 
 use super::state::{State, put_reply, slot};
-use super::turn::Turn;
+use super::turn::{LazyRoom, Turn};
 use crate::core::cluster::{Event, Token};
 use crate::core::errno;
 use crate::core::namespace::{self, Context};
@@ -66,7 +66,7 @@ impl State {
             copies,
             chunk_size: self.identity.chunk_size,
             place: &mut || cluster.place(copies, &mut || random.next_u64()),
-            space: space(cluster, turn.room.1, op),
+            space: space(cluster, &turn.room, op),
             events: Vec::new(),
         };
         let reply = namespace::execute(&mut turn.scratch, &mut context, op);
@@ -126,7 +126,7 @@ fn must_keep(op: &Body) -> bool {
 }
 
 /// What statfs says; only looked up for it.
-fn space(cluster: &crate::core::cluster::Cluster, free: u64, op: &rpc::Op) -> rpc::StatfsReply {
+fn space(cluster: &crate::core::cluster::Cluster, room: &LazyRoom<'_>, op: &rpc::Op) -> rpc::StatfsReply {
     /// What an inode and its name take in the store, roughly.
     const BYTES_PER_FILE: u64 = 256;
     if !matches!(op.op, Some(Body::Statfs(_))) {
@@ -137,7 +137,7 @@ fn space(cluster: &crate::core::cluster::Cluster, free: u64, op: &rpc::Op) -> rp
         total_bytes: totals.total_bytes,
         free_bytes: totals.free_bytes,
         files: 0,
-        free_files: free / BYTES_PER_FILE,
+        free_files: room.1 / BYTES_PER_FILE,
     }
 }
 

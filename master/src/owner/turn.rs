@@ -1,5 +1,7 @@
 //! One group of messages: what it has changed, and what is to be sent once that is committed.
 
+use std::cell::LazyCell;
+
 use cairn_proto::{ChunkId, rpc};
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -30,6 +32,9 @@ pub(super) enum Outgoing {
     File(oneshot::Sender<Result<rpc::FileReply, Status>>, Result<rpc::FileReply, Status>),
 }
 
+/// See [`Turn::room`].
+pub(super) type LazyRoom<'a> = LazyCell<(Room, u64), Box<dyn FnOnce() -> (Room, u64) + 'a>>;
+
 /// The group being executed.
 pub(super) struct Turn<'a> {
     pub(super) scratch: Scratch<'a>,
@@ -37,8 +42,8 @@ pub(super) struct Turn<'a> {
     /// When it began, on the monotonic clock and on the wall's.
     pub(super) now: Millis,
     pub(super) wall: rpc::Time,
-    /// What the store could take when it began, and bytes free.
-    pub(super) room: (Room, u64),
+    /// What the store can take, and bytes free: asked of the file system by the first operation that depends on it.
+    pub(super) room: LazyRoom<'a>,
 }
 
 impl Turn<'_> {
