@@ -1,0 +1,88 @@
+//! Real processes, each chunkserver in a network namespace of its own, while a seeded schedule of faults goes on: applications
+//! see no error and not one wrong byte, and afterwards everything is whole again by itself.
+//!
+//! ```text
+//! cargo test --test chaos -- --nocapture                            # a minute, a new seed each time
+//! CAIRN_CHAOS_SECONDS=600 cargo test --test chaos -- --nocapture
+//! CAIRN_CHAOS_SEED=7 cargo test --test chaos -- --nocapture         # the schedule of that seed again
+//! ```
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod churner;
+mod cluster;
+mod faults;
+mod journal;
+mod ledger;
+mod network;
+mod reader;
+mod rng;
+mod schedule;
+mod writer;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cluster::Cluster;
+use journal::Journal;
+use ledger::Ledger;
+use schedule::Schedule;
+
+/// How long all copies may take to be there again after a fault is over.
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+/// The longest that one operation may take: half of what a mount waits before it fails.
+const STALL_AT_MOST: Duration = Duration::from_secs(15);
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+#[test]
+fn applications_notice_nothing() {
+    let length = Duration::from_secs(number("CAIRN_CHAOS_SECONDS").unwrap_or(60));
+    let seed = number("CAIRN_CHAOS_SEED").unwrap_or_else(|| rand::random::<u64>() >> 32);
+    println!("CAIRN_CHAOS_SEED={seed}, {} s", length.as_secs());
+    let mut cluster = Cluster::start();
+    let journal = Arc::new(Journal::new());
+    let ledger = Arc::new(Ledger::new(seed));
+    let mut schedule = Schedule::new(seed, length);
+    let workers = vec![
+        journal.worker("writer", {
+            let (dir, ledger) = (cluster.mount_dir(), ledger.clone());
+            move |j| writer::run(j, &dir, &ledger)
+        }),
+        journal.worker("reader", {
+            let (dirs, ledger) = ([cluster.mount_dir(), cluster.second_mount_dir()], ledger.clone());
+            move |j| reader::run(j, &dirs, &ledger, length / 2)
+        }),
+        journal.worker("churner", {
+            let dir = cluster.mount_dir();
+            move |j| churner::run(j, &dir, seed)
+        }),
+    ];
+    while journal.elapsed() < length && !journal.has_failed() {
+        if journal.elapsed() >= length / 2 {
+            // From here on nobody may cache: the reader sees through one mount what the writer did through the other.
+            cluster.mount_second();
+        }
+        faults::inject(&mut cluster, &journal, schedule.draw());
+        if !journal.has_failed() {
+            journal.note(format!("whole after {:?}", cluster.wait_whole(WHOLE_WITHIN)));
+        }
+    }
+    journal.stop();
+    journal.join(workers, &cluster);
+    println!("{}", journal.summary());
+    journal.assert_well(STALL_AT_MOST);
+
+    // What the kernel or the mount may still remember proves nothing: read through a new mount.
+    let began = Instant::now();
+    cluster.remount();
+    ledger.check_all(&cluster.mount_dir());
+    println!("every byte is as written, read again in {:?}", began.elapsed());
+    println!("whole after {:?}", cluster.wait_whole(WHOLE_WITHIN));
+}
