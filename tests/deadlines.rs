@@ -50,8 +50,9 @@ fn a_waiting_process_can_be_interrupted() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGKILL] {
         // Whoever runs the tests in the background has SIGINT ignored, and with it their children.
         let mut child = Command::new("env")
-            .args(["--default-signal=INT", "mkdir"])
-            .arg(cluster.mount().join("never"))
+            .args(["--default-signal=INT", "stat", "-f"])
+            .arg(cluster.mount())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();

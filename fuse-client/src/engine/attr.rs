@@ -94,6 +94,14 @@ impl FileAttr {
     }
 }
 
+impl FileAttr {
+    /// The mode without suid, and without sgid where the group may execute.
+    pub fn without_suidgid(&self) -> u32 {
+        let mode = self.mode & !0o4000;
+        if mode & 0o0010 == 0 { mode } else { mode & !0o2000 }
+    }
+}
+
 impl From<rpc::Attr> for FileAttr {
     fn from(a: rpc::Attr) -> Self {
         let time = |t: Option<rpc::Time>| t.map(Timestamp::from).unwrap_or_default();

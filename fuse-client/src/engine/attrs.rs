@@ -60,7 +60,12 @@ impl SetAttr {
         !others && atime.is_none() && mtime.is_none()
     }
 
-    fn request(&self, inode: u64) -> rpc::SetAttr {
+    /// Whether it changes nothing at all.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.size.is_none() && self.only_size()
+    }
+
+    pub(super) fn request(&self, inode: u64) -> rpc::SetAttr {
         let time = |t: Option<SetTime>| match t {
             Some(SetTime::To(t)) => Some(rpc::Time::from(t)),
             _ => None,
@@ -129,19 +134,16 @@ impl Engine {
         if let Some(size) = change.size {
             return self.resize(inode, size, change).await;
         }
-        let Some(file) = self.inodes.get(inode) else {
-            return Ok(self.seen(self.send_setattr(inode, &change).await?));
-        };
-        // A Grow on its way must not overwrite a time that is set now.
-        let _in_order = file.telling.lock().await;
-        let untold = file.local.lock().mtime;
-        let attr = self.send_setattr(inode, &change).await?;
-        if change.mtime.is_some() {
-            let mut local = file.local.lock();
-            if local.mtime == untold {
-                local.mtime = None;
-            }
+        if let Some(attr) = self.set_ahead(inode, &change).await? {
+            return Ok(self.seen(attr));
         }
+        let file = self.inodes.get(inode);
+        let sending = || {
+            if let (Some(_), Some(file)) = (change.mtime, &file) {
+                file.mtime_set();
+            }
+        };
+        let attr = self.send_setattr(inode, &change, sending).await?;
         Ok(self.seen(attr))
     }
 
@@ -160,7 +162,7 @@ impl Engine {
             return self.getattr(inode).await;
         }
         file.data.truncate(size).await?;
-        let attr = self.send_setattr(inode, &change).await?;
+        let attr = self.send_setattr(inode, &change, || ()).await?;
         if size < before {
             let dropped = size.div_ceil(self.chunk_size)..before.div_ceil(self.chunk_size);
             file.data.forget_locations(dropped);
@@ -173,9 +175,16 @@ impl Engine {
         Ok(self.seen(attr))
     }
 
-    async fn send_setattr(&self, inode: u64, change: &SetAttr) -> Result<FileAttr, FsError> {
-        let attr = attr_of(self.session.call(Op::SetAttr(change.request(inode))).await?)?;
-        self.cache.lock().replace_attr(&attr);
+    async fn send_setattr(
+        &self,
+        inode: u64,
+        change: &SetAttr,
+        sending: impl FnOnce(),
+    ) -> Result<FileAttr, FsError> {
+        let set = Op::SetAttr(change.request(inode));
+        let (reply, asked) = self.change_with(set, &[inode], sending).await?;
+        let attr = attr_of(reply)?;
+        self.cache.lock().learn_attr(asked, &attr);
         Ok(attr)
     }
 

@@ -40,7 +40,15 @@ pub(super) async fn follow_events(engine: Weak<Engine>, mut events: mpsc::Unboun
                 engine.data.set_session(welcome.session);
                 Change::Resumed(welcome)
             }
-            SessionEvent::LateChange => Change::Doubt,
+            SessionEvent::LateChange => {
+                tracing::warn!("a change was answered after its deadline; all caches are dropped");
+                Change::Doubt
+            }
+            SessionEvent::Refused { op, errno, detail } => {
+                tracing::error!(?op, errno, detail, "the master has not done what had been answered here");
+                engine.refused();
+                Change::Doubt
+            }
         };
         if changes.send(change).is_err() {
             return;
@@ -58,10 +66,7 @@ async fn follow_changes(engine: Weak<Engine>, mut changes: mpsc::UnboundedReceiv
             }
             Change::Exclusive => engine.have_alone().await,
             Change::Resumed(welcome) => engine.resumed(&welcome).await,
-            Change::Doubt => {
-                tracing::warn!("a change was answered after its deadline; all caches are dropped");
-                engine.forget_all(engine.exclusive()).await;
-            }
+            Change::Doubt => engine.forget_all(engine.exclusive()).await,
         }
     }
 }
@@ -87,6 +92,7 @@ impl Engine {
         self.forget_all(true).await;
         self.data.set_exclusive(true);
         self.exclusive.store(true, Ordering::Release);
+        self.reserve_numbers();
     }
 
     async fn resumed(&self, welcome: &Welcome) {

@@ -223,6 +223,7 @@ impl Engine {
         self.touched(file);
         if shared || o.sync {
             self.tell(file).await?;
+            self.settled(file.inode).await?;
         }
         Ok(())
     }
@@ -253,11 +254,12 @@ impl Engine {
         if data.dirty() {
             data.push();
         }
-        data.take_error().map_or(Ok(()), Err)
+        let failure = self.session.take_failure(handle.inode());
+        data.take_error().or(failure).map_or(Ok(()), Err)
     }
 
     /// Returns when everything written is stable at every in-sync replica, and size and times are at the master
-    /// (with `only_data`: the size is).
+    /// (with `only_data`: the size is), and so is every change of names and attributes that was made before.
     ///
     /// # Errors
     /// Errors of write-back since the last report; outages.
@@ -269,7 +271,7 @@ impl Engine {
             }
             self.tell(file).await
         };
-        let (data, told) = tokio::join!(file.data.fsync(), tell);
-        data.and(told)
+        let (settled, data, told) = tokio::join!(self.settled(file.inode), file.data.fsync(), tell);
+        data.and(told).and(settled)
     }
 }

@@ -49,6 +49,13 @@ impl InUse {
         }
     }
 
+    /// A time was set: that of the writes before, told or not, counts no more.
+    pub(super) fn mtime_set(&self) {
+        let mut local = self.local.lock();
+        local.mtime = None;
+        local.telling = None;
+    }
+
     /// Whether the master has to be told of a size.
     pub(super) fn size_untold(&self) -> bool {
         self.data.size() > self.local.lock().recorded_size

@@ -4,6 +4,7 @@
 //! An operation may be left running when its caller gives up, but is not to be dropped half-way: the caches follow
 //! changes when their answers arrive.
 
+mod ahead;
 pub mod attr;
 mod attrs;
 mod coherence;
@@ -20,7 +21,7 @@ mod xattrs;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_proto::rpc;
 use cairn_proto::rpc::reply::Result as ReplyResult;
@@ -37,6 +38,7 @@ use attr::FileAttr;
 use data::{DataConfig, DataPath, WriteBackObserver};
 use inode::Inodes;
 use meta::core::cache::{Limits, MetaCache};
+use meta::core::numbers::Numbers;
 use meta::{Session, SessionConfig, SessionEvent};
 
 /// Settings of the engine.
@@ -77,6 +79,9 @@ pub struct Engine {
     chunk_size: u64,
     cache: Mutex<MetaCache>,
     inodes: Inodes,
+    numbers: Mutex<Numbers>,
+    /// When the master last refused what had been answered here.
+    refused: Mutex<Option<Instant>>,
     exclusive: AtomicBool,
     /// A read has waited for the chunkservers in vain, and none has succeeded since.
     silent: AtomicBool,
@@ -132,6 +137,8 @@ impl Engine {
             chunk_size: welcome.chunk_size,
             cache: Mutex::new(MetaCache::new(Limits::default(), welcome.exclusive)),
             inodes: Inodes::default(),
+            numbers: Mutex::default(),
+            refused: Mutex::new(None),
             exclusive: AtomicBool::new(welcome.exclusive),
             silent: AtomicBool::new(false),
             upper: OnceLock::new(),
@@ -139,6 +146,7 @@ impl Engine {
         });
         data.set_observer(Arc::new(Observer(engine.me.clone())));
         engine.spawn_background(events);
+        engine.reserve_numbers();
         Ok(engine)
     }
 

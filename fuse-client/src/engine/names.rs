@@ -29,6 +29,14 @@ pub struct NewNode {
     pub target: Bytes,
 }
 
+impl NewNode {
+    /// `inode`: the number that it gets; 0: the master gives one.
+    pub(super) fn request(&self, parent: u64, name: Bytes, inode: u64) -> rpc::Make {
+        let Self { mode, umask, uid, gid, rdev, ref target } = *self;
+        rpc::Make { parent, name, mode, umask, uid, gid, rdev, target: target.clone(), open: false, inode }
+    }
+}
+
 fn check(name: &[u8]) -> Result<(), FsError> {
     if name.len() > LONGEST_NAME {
         return Err(FsError::Refused { errno: libc::ENAMETOOLONG, detail: String::new() });
@@ -95,9 +103,11 @@ impl Engine {
     ) -> Result<FileAttr, FsError> {
         self.changeable()?;
         let name = checked(name)?;
-        let NewNode { mode, umask, uid, gid, rdev, target } = node;
-        let make = rpc::Make { parent, name: name.clone(), mode, umask, uid, gid, rdev, target, open };
-        let (reply, now) = with_parents(self.session.call(Op::Make(make)).await?);
+        if !open && let Some(attr) = self.make_ahead(parent, &name, &node).await? {
+            return Ok(attr);
+        }
+        let make = rpc::Make { open, ..node.request(parent, name.clone(), 0) };
+        let (reply, now) = with_parents(self.change(Op::Make(make), &[parent]).await?.0);
         let attr = attr_of(reply)?;
         self.cache.lock().made(parent, &name, &attr, now.first());
         Ok(attr)
@@ -111,8 +121,13 @@ impl Engine {
         self.changeable()?;
         let name = checked(name)?;
         let losing = self.losing_name(parent, &name);
+        if let Some(after) = self.unlink_ahead(parent, &name, losing.keep_open).await? {
+            self.lost_name(&after, &losing);
+            return Ok(());
+        }
         let unlink = rpc::Unlink { parent, name: name.clone(), keep_open: losing.keep_open };
-        let (reply, now) = with_parents(self.session.call(Op::Unlink(unlink)).await?);
+        let touches = self.touched_by([(parent, &*name)]);
+        let (reply, now) = with_parents(self.change(Op::Unlink(unlink), &touches).await?.0);
         let after = attr_of(reply)?;
         self.cache.lock().removed(parent, &name, Some(&after), now.first());
         self.lost_name(&after, &losing);
@@ -126,8 +141,12 @@ impl Engine {
     pub async fn rmdir(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
         self.changeable()?;
         let name = checked(name)?;
+        if self.rmdir_ahead(parent, &name).await? {
+            return Ok(());
+        }
         let rmdir = rpc::Rmdir { parent, name: name.clone() };
-        let (_, now) = with_parents(self.session.call(Op::Rmdir(rmdir)).await?);
+        let touches = self.touched_by([(parent, &*name)]);
+        let (_, now) = with_parents(self.change(Op::Rmdir(rmdir), &touches).await?.0);
         let mut cache = self.cache.lock();
         if let Some(inode) = cache.inode_of(parent, &name) {
             cache.changed(inode);
@@ -153,7 +172,16 @@ impl Engine {
             flags,
             keep_open: losing.as_ref().is_some_and(|l| l.keep_open),
         };
-        let (reply, now) = with_parents(self.session.call(Op::Rename(rename)).await?);
+        if flags == 0
+            && let Some(renamed) = self.rename_ahead(&rename).await?
+        {
+            if let (Some(replaced), Some(losing)) = (renamed.replaced, &losing) {
+                self.lost_name(&replaced, losing);
+            }
+            return Ok(());
+        }
+        let touches = self.touched_by([from, to]);
+        let (reply, now) = with_parents(self.change(Op::Rename(rename), &touches).await?.0);
         let (moved, replaced) = match reply.result {
             Some(ReplyResult::Rename(rpc::RenameReply { moved: Some(moved), replaced })) => {
                 (FileAttr::from(moved), replaced.map(FileAttr::from))
@@ -187,8 +215,11 @@ impl Engine {
     pub async fn link(&self, inode: u64, parent: u64, name: &[u8]) -> Result<FileAttr, FsError> {
         self.changeable()?;
         let name = checked(name)?;
+        if let Some(attr) = self.link_ahead(inode, parent, &name).await? {
+            return Ok(self.seen(attr));
+        }
         let link = rpc::Link { inode, new_parent: parent, new_name: name.clone() };
-        let (reply, now) = with_parents(self.session.call(Op::Link(link)).await?);
+        let (reply, now) = with_parents(self.change(Op::Link(link), &[inode, parent]).await?.0);
         let attr = attr_of(reply)?;
         self.cache.lock().made(parent, &name, &attr, now.first());
         Ok(self.seen(attr))
@@ -203,6 +234,16 @@ impl Engine {
             Some(ReplyResult::Data(target)) => Ok(target),
             _ => Err(FsError::Io("the master's answer has no link target".into())),
         }
+    }
+
+    /// The inodes that change when these names do, as far as they are known.
+    fn touched_by<const N: usize>(&self, names: [(u64, &[u8]); N]) -> Vec<u64> {
+        let mut cache = self.cache.lock();
+        names
+            .iter()
+            .flat_map(|(parent, name)| [Some(*parent), cache.inode_of(*parent, name)])
+            .flatten()
+            .collect()
     }
 
     /// To be held while the name is taken away.

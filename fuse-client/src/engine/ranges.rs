@@ -52,9 +52,8 @@ impl Engine {
             let whole = file.data.punch(offset, len).await?;
             if !whole.is_empty() {
                 let drop = rpc::DropChunks { inode: file.inode, from: whole.start, to: whole.end };
-                self.session.call(Op::DropChunks(drop)).await?;
+                self.change(Op::DropChunks(drop), &[file.inode]).await?;
                 file.data.forget_locations(whole);
-                self.cache.lock().changed(file.inode);
             }
         }
         if matches!(what, Fallocate::Allocate | Fallocate::ZeroRange) {

@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 use cairn_proto::rpc::{self, op::Op};
 
 use super::inode::{Forgotten, InUse};
+use super::meta::Answer;
+use super::meta::core::cache::Asked;
 use super::{Engine, FsError, attr_of, is_errno};
 
 /// The master's size and mtime of a file that is being written lag behind by at most about this.
@@ -28,20 +30,11 @@ impl Engine {
             return Ok(());
         }
         let _in_order = file.telling.lock().await;
-        let (size, mtime) = {
-            let mut local = file.local.lock();
-            let size = file.data.size();
-            if local.mtime.is_none() && size <= local.recorded_size {
-                return Ok(());
-            }
-            local.telling = local.mtime.take();
-            (size, local.telling)
-        };
-        let grow = rpc::Grow { inode: file.inode, size, mtime: mtime.map(Into::into), atime: None };
-        let result = self.session.call(Op::Grow(grow)).await.and_then(attr_of);
+        let Some((answer, size, asked)) = self.start_telling(file).await? else { return Ok(()) };
+        let result = self.session.answer(answer).await.and_then(attr_of);
         // The cache first: until it is right, the overlay must not go away.
         if let Ok(attr) = &result {
-            self.cache.lock().replace_attr(attr);
+            self.cache.lock().learn_attr(asked, attr);
         }
         let mut local = file.local.lock();
         let told = local.telling.take();
@@ -54,6 +47,32 @@ impl Engine {
                 local.mtime = local.mtime.or(told);
                 Err(e)
             }
+        }
+    }
+
+    /// Sends what the master does not know. The size and the time are taken at the moment of sending, so that a time that is set
+    /// meanwhile is not overwritten by an older one.
+    async fn start_telling(&self, file: &InUse) -> Result<Option<(Answer, u64, Asked)>, FsError> {
+        loop {
+            {
+                let mut cache = self.cache.lock();
+                let mut local = file.local.lock();
+                let size = file.data.size();
+                if local.mtime.is_none() && size <= local.recorded_size {
+                    return Ok(None);
+                }
+                let mtime = local.mtime;
+                let grow = rpc::Grow { inode: file.inode, size, mtime: mtime.map(Into::into), atime: None };
+                if let Ok(answer) = self.session.try_start(Op::Grow(grow))? {
+                    local.telling = local.mtime.take();
+                    match cache.foresee_grow(file.inode, size, mtime) {
+                        Some(attr) => cache.replace_attr(&attr),
+                        None => cache.changed(file.inode),
+                    }
+                    return Ok(Some((answer, size, cache.asking())));
+                }
+            }
+            self.session.room().await?;
         }
     }
 
@@ -127,7 +146,7 @@ impl Engine {
                 told = told.and(result);
             }
         }
-        data.and(told)
+        data.and(told).and(self.session.settled().await)
     }
 }
 

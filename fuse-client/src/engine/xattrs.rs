@@ -52,10 +52,8 @@ impl Engine {
         self.changeable()?;
         let (name, value) = (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value));
         let set = rpc::SetXattr { inode, name, value, flags, kill_sgid };
-        let result = self.session.call(Op::SetXattr(set)).await;
         // An access ACL also changes the mode.
-        self.cache.lock().changed(inode);
-        result.map(drop)
+        self.change(Op::SetXattr(set), &[inode]).await.map(drop)
     }
 
     /// Removes an extended attribute.
@@ -65,9 +63,7 @@ impl Engine {
     pub async fn removexattr(&self, inode: u64, name: &[u8]) -> Result<(), FsError> {
         self.changeable()?;
         let remove = rpc::RemoveXattr { inode, name: Bytes::copy_from_slice(name) };
-        let result = self.session.call(Op::RemoveXattr(remove)).await;
-        self.cache.lock().changed(inode);
-        result.map(drop)
+        self.change(Op::RemoveXattr(remove), &[inode]).await.map(drop)
     }
 
     fn has_no_xattrs(&self, inode: u64) -> bool {

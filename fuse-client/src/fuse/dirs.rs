@@ -19,8 +19,10 @@ impl Adapter {
                 drop(self.directories.remove(handle));
                 Ok(Answer::Done)
             }
-            // Every change that was answered is on stable storage.
-            Operation::FsyncDir => Ok(Answer::Done),
+            Operation::FsyncDir => {
+                self.engine.sync_directory(h.node).await?;
+                Ok(Answer::Done)
+            }
             _ => Err(Answer::Error(libc::ENOSYS)),
         }
     }

@@ -62,7 +62,7 @@ impl State {
         let (cluster, random, copies) = (&self.cluster, &mut self.random, self.config.copies);
         let mut context = Context {
             session,
-            now: turn.wall,
+            now: op.at.filter(|at| at.nanos < 1_000_000_000).unwrap_or(turn.wall),
             copies,
             chunk_size: self.identity.chunk_size,
             place: &mut || cluster.place(copies, &mut || random.next_u64()),
@@ -122,7 +122,7 @@ impl State {
 
 /// Whether doing it twice would not be the same as doing it once.
 fn must_keep(op: &Body) -> bool {
-    !matches!(op, Body::AllocChunks(_) | Body::Opened(_) | Body::Closed(_))
+    !matches!(op, Body::AllocChunks(_) | Body::Opened(_) | Body::Closed(_) | Body::ReserveInodes(_))
 }
 
 /// What statfs says; only looked up for it.

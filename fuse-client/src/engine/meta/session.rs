@@ -11,19 +11,18 @@ use cairn_proto::rpc::event::Event as MasterEvent;
 use cairn_proto::rpc::master_message::Msg as Down;
 use cairn_proto::rpc::op::Op;
 use cairn_proto::rpc::{
-    ChunkInfo, ClientMessage, EventAck, Goodbye, Hello, KeepAlive, MasterMessage, Reply, ServerInfo, Welcome,
+    self, ChunkInfo, ClientMessage, EventAck, Goodbye, Hello, KeepAlive, MasterMessage, Reply, ServerInfo,
+    Welcome,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::Streaming;
 
 use super::connection::{ConnectError, Connection, connect};
+use super::core::failures::Failures;
 use super::core::window::{Window, changes};
-use crate::engine::error::FsError;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// While the master is known not to answer, operations do not wait for it again as long as the first one did.
-const WAIT_AGAIN: Duration = Duration::from_millis(200);
 const LEAVE: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MOST: Duration = Duration::from_secs(1);
@@ -58,26 +57,59 @@ pub enum SessionEvent {
     Resumed(Welcome),
     /// A change took place whose caller had given up waiting: what is cached may be wrong.
     LateChange,
+    /// The master has not done what had been answered here already.
+    Refused {
+        /// What.
+        op: Box<Op>,
+        /// Why.
+        errno: i32,
+        /// In words.
+        detail: String,
+    },
 }
 
-type Waiter = oneshot::Sender<Reply>;
+/// Who wants to hear the answer to an operation.
+pub(super) enum Waiter {
+    /// Its caller.
+    Caller(oneshot::Sender<Reply>),
+    /// Nobody, unless it was refused: it was carried out here and answered before it was sent.
+    Nobody,
+}
+
+/// Somebody who waits until everything up to an id has been answered.
+pub(super) struct Fence {
+    pub(super) last: u64,
+    pub(super) passed: oneshot::Sender<()>,
+}
 
 #[derive(Default)]
-struct State {
-    window: Window<Waiter>,
-    up: Option<mpsc::UnboundedSender<ClientMessage>>,
+pub(super) struct State {
+    pub(super) window: Window<Waiter>,
+    pub(super) fences: Vec<Fence>,
+    pub(super) failures: Failures,
+    pub(super) up: Option<mpsc::UnboundedSender<ClientMessage>>,
     session: u64,
     cluster: bytes::Bytes,
-    closed: bool,
+    pub(super) closed: bool,
     /// An operation has waited in vain, and nothing has been heard since.
-    silent: bool,
+    pub(super) silent: bool,
+}
+
+impl State {
+    fn pass_fences(&mut self) {
+        let Self { window, fences, .. } = self;
+        for fence in fences.extract_if(.., |fence| window.settled(fence.last)) {
+            // Whoever waited may have given up.
+            let _ = fence.passed.send(());
+        }
+    }
 }
 
 /// One mount's standing with the master.
 pub struct Session {
-    config: SessionConfig,
-    state: Mutex<State>,
-    room: Notify,
+    pub(super) config: SessionConfig,
+    pub(super) state: Mutex<State>,
+    pub(super) room: Notify,
     closing: Notify,
     ended: Notify,
     events: mpsc::UnboundedSender<SessionEvent>,
@@ -122,41 +154,6 @@ impl Session {
         Ok((session, welcome, receiver))
     }
 
-    /// Carries out one operation.
-    ///
-    /// # Errors
-    /// [`FsError::Refused`] with the master's errno; [`FsError::TimedOut`] when the outage lasts too long: then it is
-    /// not known whether the operation has been or will be carried out.
-    pub async fn call(&self, op: Op) -> Result<Reply, FsError> {
-        let answer = async {
-            let waiter = self.start(op).await?;
-            waiter.await.map_err(|_| FsError::Unreachable("the session has ended".into()))
-        };
-        let patience =
-            if self.state.lock().silent { WAIT_AGAIN.min(self.config.outage) } else { self.config.outage };
-        let reply = match tokio::time::timeout(patience, answer).await {
-            Ok(reply) => reply?,
-            Err(_) => {
-                self.state.lock().silent = true;
-                return Err(FsError::TimedOut("the master does not answer".into()));
-            }
-        };
-        match reply.errno {
-            0 => Ok(reply),
-            errno => Err(FsError::Refused { errno, detail: reply.detail }),
-        }
-    }
-
-    /// Sends an operation whose answer does not matter.
-    pub fn tell(self: &Arc<Self>, op: Op) {
-        let session = self.clone();
-        tokio::spawn(async move {
-            if let Err(e) = session.call(op).await {
-                tracing::debug!(error = %e, "the master did not take a notice");
-            }
-        });
-    }
-
     /// How long an operation waits for its answer.
     pub fn outage(&self) -> Duration {
         self.config.outage
@@ -175,6 +172,7 @@ impl Session {
             let mut state = self.state.lock();
             state.closed = true;
             state.up = None;
+            state.fences.clear();
             state.window.abandon()
         };
         drop(waiters);
@@ -189,27 +187,6 @@ impl Session {
         if let Some(up) = &self.state.lock().up {
             // Fails when the stream has just broken; what matters is sent again on the next one.
             let _ = up.send(ClientMessage { msg: Some(msg) });
-        }
-    }
-
-    async fn start(&self, op: Op) -> Result<oneshot::Receiver<Reply>, FsError> {
-        loop {
-            let room = self.room.notified();
-            {
-                let mut state = self.state.lock();
-                if state.closed {
-                    return Err(FsError::Unreachable("the session has ended".into()));
-                }
-                if state.window.has_room() {
-                    let (tx, rx) = oneshot::channel();
-                    let op = state.window.start(op, tx);
-                    if let Some(up) = &state.up {
-                        let _ = up.send(ClientMessage { msg: Some(Up::Op(op)) });
-                    }
-                    return Ok(rx);
-                }
-            }
-            room.await;
         }
     }
 
@@ -245,14 +222,28 @@ impl Session {
         state.cluster = welcome.cluster_id;
         state.silent = false;
         if welcome.renewed {
-            // What nobody waits for any more belongs to the session that has ended.
-            state.window.retain(|waiter| !waiter.is_closed());
+            self.lose_what_was_ahead(&mut state);
         }
         for op in state.window.unanswered() {
             let _ = up.send(ClientMessage { msg: Some(Up::Op(op)) });
         }
         state.up = Some(up);
         down
+    }
+
+    /// The session has ended at the master. What nobody waits for any more belonged to it: others may have changed anything
+    /// since, so that it must not be done now.
+    fn lose_what_was_ahead(&self, state: &mut State) {
+        let lost = state.window.give_up(|waiter| match waiter {
+            Waiter::Caller(caller) => caller.is_closed(),
+            Waiter::Nobody => true,
+        });
+        for op in lost.into_iter().filter(|op| op.at.is_some()).filter_map(|op| op.op) {
+            state.failures.add(&op, libc::EIO);
+            let detail = "the session had ended before the master answered".into();
+            let _ = self.events.send(SessionEvent::Refused { op: op.into(), errno: libc::EIO, detail });
+        }
+        state.pass_fences();
     }
 
     async fn run(self: Arc<Self>, mut down: Streaming<MasterMessage>) {
@@ -316,11 +307,23 @@ impl Session {
                     state.silent = false;
                     state.window.finish(reply.id)
                 };
-                let Some((op, waiter)) = finished else { return };
-                self.room.notify_waiters();
-                if waiter.send(reply).is_err() && changes(&op) {
-                    let _ = self.events.send(SessionEvent::LateChange);
+                let Some((rpc::Op { op: Some(op), .. }, waiter)) = finished else { return };
+                match waiter {
+                    Waiter::Caller(caller) => {
+                        if caller.send(reply).is_err() && changes(&op) {
+                            let _ = self.events.send(SessionEvent::LateChange);
+                        }
+                    }
+                    Waiter::Nobody if reply.errno == 0 => {}
+                    Waiter::Nobody => {
+                        let Reply { errno, detail, .. } = reply;
+                        self.state.lock().failures.add(&op, errno);
+                        let _ = self.events.send(SessionEvent::Refused { op: op.into(), errno, detail });
+                    }
                 }
+                // Behind the event: whoever finds everything settled finds what was refused, too.
+                self.state.lock().pass_fences();
+                self.room.notify_waiters();
             }
             Down::Event(event) => {
                 let told = match event.event {

@@ -1,7 +1,8 @@
 //! New names: create, mknod, mkdir, symlink, link.
 
 use bytes::Bytes;
-use cairn_proto::{InodeId, rpc};
+use cairn_proto::InodeId;
+use cairn_proto::rpc::{self, reply::Result as Body2};
 
 use super::inodes::{self, find_entry, load_dir, put_entry, touch_dir};
 use super::{Context, Done, Fail, acl, attr_reply};
@@ -14,6 +15,8 @@ use crate::core::scratch::Scratch;
 const TARGET_MAX: usize = 4_095;
 /// The most names of a file, and the most subdirectories of a directory.
 const LINK_MAX: u32 = i32::MAX as u32;
+/// The most inode numbers that are reserved at once.
+const RESERVE_MAX: u32 = 1 << 16;
 /// Types that can be made: fifo, character device, directory, block device, file, link, socket.
 const KINDS: [u32; 7] = [0o010_000, 0o020_000, S_IFDIR, 0o060_000, S_IFREG, S_IFLNK, 0o140_000];
 
@@ -28,8 +31,7 @@ pub(super) fn make(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &rpc::Make) -> 
     let permissions = op.mode & 0o7_777;
     let (permissions, access) = inherited.apply(permissions, op.umask, kind);
     let setgid = dir.mode & S_ISGID != 0;
-    let inode = InodeId(s.counters.next_inode);
-    s.counters.next_inode += 1;
+    let inode = number(s, op)?;
     s.counters.inodes += 1;
 
     let mut record = Inode {
@@ -65,6 +67,30 @@ pub(super) fn make(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &rpc::Make) -> 
         s.put(keys::opener(inode, c.session), Bytes::new());
     }
     attr_reply(inode, &record)
+}
+
+/// The new inode's number: the one that the mount has reserved for it, or the next.
+fn number(s: &mut Scratch<'_>, op: &rpc::Make) -> Result<InodeId, Fail> {
+    if op.inode == 0 {
+        let inode = InodeId(s.counters.next_inode);
+        s.counters.next_inode += 1;
+        return Ok(inode);
+    }
+    let inode = InodeId(op.inode);
+    if op.inode >= s.counters.next_inode || inodes::find(s, inode)?.is_some() {
+        return Err(Fail::Detail(errno::EINVAL, format!("inode {inode} was not reserved, or is in use")));
+    }
+    Ok(inode)
+}
+
+/// Numbers that only the mount that asks will give to inodes.
+pub(super) fn reserve(s: &mut Scratch<'_>, op: rpc::ReserveInodes) -> Done {
+    if op.count == 0 || op.count > RESERVE_MAX {
+        return Err(errno::EINVAL.into());
+    }
+    let first = s.counters.next_inode;
+    s.counters.next_inode += u64::from(op.count);
+    Ok(Some(Body2::InodeRange(rpc::InodeRange { first, count: op.count })))
 }
 
 fn check_kind(kind: u32, op: &rpc::Make, dir: &Inode) -> Result<(), Fail> {

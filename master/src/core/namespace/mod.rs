@@ -114,7 +114,11 @@ pub fn execute(scratch: &mut Scratch<'_>, context: &mut Context<'_>, op: &rpc::O
         Some(body) => dispatch(scratch, context, body),
         None => Err(Fail::Detail(errno::EINVAL, "an operation without content".into())),
     };
-    let outcome = outcome.and_then(|result| Ok((result, changed_directories(scratch, op.op.as_ref())?)));
+    // A mount that is ahead knows already what it would be told.
+    let outcome = outcome.and_then(|result| match op.at {
+        Some(_) => Ok((None, Vec::new())),
+        None => Ok((result, changed_directories(scratch, op.op.as_ref())?)),
+    });
     match outcome {
         Ok((result, parents)) => rpc::Reply { id: op.id, errno: 0, detail: String::new(), parents, result },
         Err(fail) => {
@@ -164,6 +168,7 @@ fn dispatch(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &Body) -> Done {
         Body::DropChunks(op) => chunks::drop_range(s, c, op),
         Body::Grow(op) => setattr::grow(s, op),
         Body::Barrier(_) => Ok(None),
+        Body::ReserveInodes(op) => make::reserve(s, *op),
         // Answered by the cluster core, never passed to the namespace.
         Body::ReplicaFailed(_) => Err(errno::EINVAL.into()),
     }

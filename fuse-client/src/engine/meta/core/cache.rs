@@ -228,6 +228,7 @@ impl MetaCache {
         self.entries_changed(parent, now);
         self.stamp(attr.inode);
         if self.enabled {
+            self.name_changed(parent, name, true);
             self.put_attr(attr);
             self.put_entry(parent, name, Some(attr.inode));
             if attr.is_directory() && attr.nlink <= 2 {
@@ -243,6 +244,7 @@ impl MetaCache {
             self.replace_attr(attr);
         }
         if self.enabled {
+            self.name_changed(parent, name, false);
             self.put_entry(parent, name, None);
         }
     }
@@ -262,6 +264,12 @@ impl MetaCache {
             self.replace_attr(attr);
         }
         if self.enabled {
+            if !exchange {
+                self.name_changed(from.0, from.1, false);
+            }
+            if replaced.is_none() {
+                self.name_changed(to.0, to.1, true);
+            }
             let back = replaced.filter(|_| exchange).map(|a| a.inode);
             self.put_entry(from.0, from.1, back);
             self.put_entry(to.0, to.1, Some(moved.inode));
@@ -298,6 +306,17 @@ impl MetaCache {
     fn know_empty(&mut self, directory: u64) {
         let d = self.directories.get_or_insert_mut(directory, Directory::default);
         d.page_read(None, 0, true);
+    }
+
+    /// Whether a directory is known to be empty.
+    pub(super) fn is_empty(&mut self, directory: u64) -> bool {
+        self.directories.get(&directory).is_some_and(Directory::is_empty)
+    }
+
+    fn name_changed(&mut self, directory: u64, name: &[u8], made: bool) {
+        if let Some(d) = self.directories.get_mut(&directory) {
+            d.name_changed(name, made);
+        }
     }
 
     fn stamp(&mut self, inode: u64) {

@@ -20,6 +20,8 @@ pub(super) struct Directory {
     /// Everything up to this name has been read.
     cursor: Bytes,
     entries: u32,
+    /// Names up to the cursor; of all of it, where it is complete.
+    names: u64,
     discarded: u32,
     reading: bool,
     done: bool,
@@ -49,11 +51,24 @@ impl Directory {
     /// A page was read and is in the cache up to `last`.
     pub(super) fn page_read(&mut self, last: Option<Bytes>, entries: u32, end: bool) {
         self.entries = self.entries.saturating_add(entries);
+        self.names += u64::from(entries);
         if let Some(last) = last {
             self.cursor = last;
         }
         self.complete |= end;
         self.done |= end || self.entries >= MOST_ENTRIES;
+    }
+
+    /// An own change has made a name (or taken it away). What lies behind the cursor will be read as it is then.
+    pub(super) fn name_changed(&mut self, name: &[u8], made: bool) {
+        if self.complete || name <= &*self.cursor {
+            self.names = if made { self.names + 1 } else { self.names.saturating_sub(1) };
+        }
+    }
+
+    /// Whether it is known to have no names.
+    pub(super) fn is_empty(&self) -> bool {
+        self.complete && self.names == 0
     }
 
     /// A page could not be kept because the directory changed while it was read. False: do not try again.

@@ -5,4 +5,7 @@ pub mod cache;
 mod cache_tests;
 pub mod directory;
 mod entry_key;
+pub mod failures;
+pub mod foresee;
+pub mod numbers;
 pub mod window;

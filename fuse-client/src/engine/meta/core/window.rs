@@ -15,7 +15,7 @@ pub const WINDOW: u64 = 256;
 #[derive(Debug)]
 pub struct Window<W> {
     next: u64,
-    unanswered: BTreeMap<u64, (rpc::op::Op, W)>,
+    unanswered: BTreeMap<u64, (rpc::Op, W)>,
 }
 
 impl<W> Default for Window<W> {
@@ -31,27 +31,39 @@ impl<W> Window<W> {
     }
 
     /// Starts an operation and returns it as it goes over the wire. Only when there [is room](Self::has_room).
-    pub fn start(&mut self, op: rpc::op::Op, waiter: W) -> rpc::Op {
+    /// `at`: when it was carried out here, if it was.
+    pub fn start(&mut self, op: rpc::op::Op, at: Option<rpc::Time>, waiter: W) -> rpc::Op {
         debug_assert!(self.has_room());
         let id = self.next;
         self.next += 1;
+        let op = rpc::Op { id, at, op: Some(op) };
         self.unanswered.insert(id, (op.clone(), waiter));
-        rpc::Op { id, op: Some(op) }
+        op
+    }
+
+    /// The id of the last operation that was started.
+    pub fn last(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// Whether everything up to and including this id has been answered.
+    pub fn settled(&self, id: u64) -> bool {
+        self.unanswered.first_key_value().is_none_or(|(oldest, _)| *oldest > id)
     }
 
     /// An answer arrived: the operation and its waiter. None for an answer to nothing, or a second one.
-    pub fn finish(&mut self, id: u64) -> Option<(rpc::op::Op, W)> {
+    pub fn finish(&mut self, id: u64) -> Option<(rpc::Op, W)> {
         self.unanswered.remove(&id)
     }
 
     /// What has to be sent again on a new connection, in order.
     pub fn unanswered(&self) -> impl Iterator<Item = rpc::Op> + '_ {
-        self.unanswered.iter().map(|(id, (op, _))| rpc::Op { id: *id, op: Some(op.clone()) })
+        self.unanswered.values().map(|(op, _)| op.clone())
     }
 
-    /// Gives up on operations by their waiters.
-    pub fn retain(&mut self, keep: impl Fn(&W) -> bool) {
-        self.unanswered.retain(|_, (_, waiter)| keep(waiter));
+    /// Gives up on operations by their waiters, and hands out what is given up.
+    pub fn give_up(&mut self, which: impl Fn(&W) -> bool) -> Vec<rpc::Op> {
+        self.unanswered.extract_if(.., |_, (_, waiter)| which(waiter)).map(|(_, (op, _))| op).collect()
     }
 
     /// Gives up on everything: the waiters, in order.
@@ -87,6 +99,7 @@ pub fn changes(op: &rpc::op::Op) -> bool {
         | Op::GetChunks(_)
         | Op::AllocChunks(_)
         | Op::ReplicaFailed(_)
+        | Op::ReserveInodes(_)
         | Op::Barrier(_) => false,
     }
 }
@@ -104,25 +117,27 @@ mod tests {
         let mut w = Window::default();
         for n in 0..WINDOW {
             assert!(w.has_room());
-            assert_eq!(w.start(op(), n).id, n + 1);
+            assert_eq!(w.start(op(), None, n).id, n + 1);
         }
         assert!(!w.has_room());
         assert!(w.finish(2).is_some());
         assert!(!w.has_room(), "slot 1 is still taken");
+        assert!(!w.settled(1) && !w.settled(2), "what comes after an unanswered one is not settled");
         assert_eq!(w.finish(1).map(|(_, waiter)| waiter), Some(0));
         assert!(w.has_room());
         assert!(w.finish(1).is_none(), "answered twice");
+        assert!(w.settled(2) && !w.settled(3));
     }
 
     #[test]
     fn what_is_unanswered_is_sent_again_in_order() {
         let mut w = Window::default();
         for n in 0..5 {
-            w.start(op(), n);
+            w.start(op(), None, n);
         }
         w.finish(3);
         assert_eq!(w.unanswered().map(|o| o.id).collect::<Vec<_>>(), [1, 2, 4, 5]);
-        w.retain(|waiter| *waiter != 3);
+        assert_eq!(w.give_up(|waiter| *waiter == 3).iter().map(|o| o.id).collect::<Vec<_>>(), [4]);
         assert_eq!(w.abandon(), [0, 1, 4]);
         assert_eq!(w.unanswered().count(), 0);
     }
