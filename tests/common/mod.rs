@@ -167,6 +167,11 @@ impl Cluster {
         let names = ["mount", "cs1", "cs2", "cs3", "master"];
         let pids: Vec<u32> = std::iter::once(self.supervisor()).chain(names.map(|n| self.pid(n))).collect();
         pids.iter().for_each(|pid| signal_pid(*pid, libc::SIGKILL));
+        let gone = |pid: &u32| {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            state.map_or(true, |s| s.rsplit(')').next().is_some_and(|s| s.trim_start().starts_with('Z')))
+        };
+        eventually(Duration::from_secs(20), "all of them are gone", || pids.iter().all(gone));
     }
 
     pub fn alive(&self) -> usize {
