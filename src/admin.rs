@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cairn_proto::rpc::admin_client::AdminClient;
-use cairn_proto::rpc::{FileReply, FileRequest, StatusReply, StatusRequest};
+use cairn_proto::rpc::{FileReply, FileRequest, NodeReply, NodeRequest, StatusReply, StatusRequest};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::Failure;
@@ -49,6 +49,25 @@ pub async fn file(masters: &[String], inode: u64) -> Result<FileReply, Failure> 
             }
         };
         match client.file(FileRequest { inode }).await {
+            Ok(reply) => return Ok(reply.into_inner()),
+            Err(e) => last = refused(master, &e),
+        }
+    }
+    Err(last)
+}
+
+/// Steers a chunkserver at the first of the masters that answers, or asks how far it is.
+pub async fn node(masters: &[String], request: NodeRequest) -> Result<NodeReply, Failure> {
+    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
+    for master in masters {
+        let mut client = match connect(master).await {
+            Ok(client) => client,
+            Err(e) => {
+                last = e;
+                continue;
+            }
+        };
+        match client.node(request).await {
             Ok(reply) => return Ok(reply.into_inner()),
             Err(e) => last = refused(master, &e),
         }

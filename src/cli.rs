@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{chunkserver, down, file, master, mount, status, umount, up};
+use crate::commands::{chunkserver, down, file, master, mount, node, status, umount, up};
 use crate::config_file;
 use crate::error::Failure;
 
@@ -50,6 +50,8 @@ pub enum Command {
     Status(status::Args),
     /// Show a file's chunks: epochs, replicas, in-sync sets
     File(file::Args),
+    /// Take chunkservers out of service and back: drain, maintenance, resume
+    Node(node::Args),
 }
 
 /// The command line with what the configuration file says filled in. Help and version texts are

@@ -47,5 +47,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Umount(args) => commands::umount::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::File(args) => commands::file::run(&args),
+        Command::Node(args) => commands::node::run(&args),
     }
 }

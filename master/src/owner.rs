@@ -59,6 +59,8 @@ pub(crate) enum Message {
     Status(oneshot::Sender<rpc::StatusReply>),
     /// For people: where a file's chunks are.
     File(u64, oneshot::Sender<Result<rpc::FileReply, Status>>),
+    /// An administrator steers a chunkserver, or asks how far it is.
+    Node(rpc::NodeRequest, oneshot::Sender<Result<rpc::NodeReply, Status>>),
     /// Time has passed.
     Tick,
     /// End all connections; nothing is done after that.

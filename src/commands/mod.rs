@@ -5,6 +5,7 @@ pub mod down;
 pub mod file;
 pub mod master;
 pub mod mount;
+pub mod node;
 pub mod status;
 pub mod umount;
 pub mod up;

@@ -42,7 +42,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 /// A server's state in one word.
 pub fn state(server: &ChunkserverStatus) -> &'static str {
-    match server.info.as_ref().map_or(NodeState::Unspecified, |i| i.state()) {
+    state_name(server.info.as_ref().map_or(NodeState::Unspecified, |i| i.state()))
+}
+
+/// A state in one word.
+pub fn state_name(state: NodeState) -> &'static str {
+    match state {
         NodeState::Unspecified => "unknown",
         NodeState::Joining => "joining",
         NodeState::Alive => "alive",

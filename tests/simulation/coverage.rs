@@ -58,6 +58,7 @@ names!(
         ClientReport,
         ChunkAllocated,
         ChunkDeleted,
+        Ordered,
         Tick,
     ]
 );

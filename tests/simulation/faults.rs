@@ -5,7 +5,7 @@
 
 use crate::executor::NodeId;
 use crate::world::{CLIENTS, HARNESS, MASTER, Machine, World};
-use cairn_master::core::cluster::ChunkRecord;
+use cairn_master::core::cluster::{ChunkRecord, Order};
 use std::rc::Rc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Fault {
     DiskFull,
     LateFull,
     Rot,
+    /// An administrator orders something for a server.
+    Order,
 }
 
 const ALL: &[(Fault, u64)] = &[
@@ -41,6 +43,7 @@ const ALL: &[(Fault, u64)] = &[
     (Fault::DiskFull, 1),
     (Fault::LateFull, 1),
     (Fault::Rot, 2),
+    (Fault::Order, 3),
 ];
 
 /// Lets things go wrong for a time, then stops.
@@ -143,6 +146,22 @@ impl World {
                 self.later(ms, |w| w.late_full.set(0));
             }
             Fault::Rot => self.rot(server),
+            Fault::Order => {
+                let order = match self.draw(0, 4) {
+                    0 => Order::Drain,
+                    1 => Order::Maintain(self.draw(1_000, 15_000)),
+                    _ => Order::Resume,
+                };
+                self.order(server, order);
+            }
+        }
+    }
+
+    fn order(self: &Rc<Self>, server: NodeId, order: Order) {
+        trace!(self, "ordered for s{server}: {order:?}");
+        let master = self.master.borrow().clone();
+        if let Some(master) = master.filter(|_| self.machine(MASTER) == Machine::Running) {
+            master.ordered(server, order);
         }
     }
 
@@ -270,5 +289,6 @@ impl World {
             }
         }
         self.unblock_all();
+        self.servers().for_each(|s| self.order(s, Order::Resume));
     }
 }

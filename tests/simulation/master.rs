@@ -10,8 +10,8 @@ use crate::net::ConnId;
 use crate::world::{MASTER, Machine, World};
 use cairn_master::core::Millis;
 use cairn_master::core::cluster::{
-    ChunkRecord, ChunkView, Cluster, Effect, Event, GarbageRecord, LinkId, ServerRecord, Settings, Token,
-    Unreadable,
+    ChunkRecord, ChunkView, Cluster, Effect, Event, GarbageRecord, LinkId, Order, ServerRecord, Settings,
+    Token, Unreadable,
 };
 use cairn_proto::data::Status;
 use cairn_proto::rpc::{ChunkInfo, Failure, server_message::Msg};
@@ -265,6 +265,11 @@ impl Master {
             _ => return,
         };
         self.handle(event, Vec::new(), Vec::new());
+    }
+
+    /// An administrator orders something.
+    pub fn ordered(self: &Rc<Self>, server: NodeId, order: Order) {
+        self.handle(Event::Ordered { server: ServerId(server), order }, Vec::new(), Vec::new());
     }
 
     /// A client asks.

@@ -161,6 +161,7 @@ impl Session<'_> {
             bytes_in: node.traffic.bytes_in.load(Ordering::Relaxed),
             bytes_out: node.traffic.bytes_out.load(Ordering::Relaxed),
             load_permille: self.cpu.permille(),
+            ..Heartbeat::default()
         };
         self.beats.push_back((self.seq, sent_at));
         let sent = out.try_send(ServerMessage { msg: Some(Msg::Heartbeat(beat)) });

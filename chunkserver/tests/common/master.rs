@@ -81,7 +81,7 @@ impl State {
         match msg {
             Msg::Heartbeat(h) => {
                 self.digests.insert(from, (h.chunks, h.digest));
-                self.send(from, Cmd::Ack(HeartbeatAck { seq: h.seq }));
+                self.send(from, Cmd::Ack(HeartbeatAck { seq: h.seq, next_ms: 0 }));
             }
             Msg::Report(r) => {
                 for r in r.replicas {

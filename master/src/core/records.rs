@@ -4,7 +4,8 @@ use bytes::Bytes;
 use cairn_proto::{ChunkId, Epoch, InodeId, ServerId, rpc};
 use prost::Message;
 
-use super::cluster::{ChunkRecord, ServerRecord};
+use super::Millis;
+use super::cluster::{ChunkRecord, Duty, ServerRecord};
 use super::view::ViewError;
 
 /// Mask of the type bits of a mode.
@@ -266,22 +267,58 @@ pub struct ServerValue {
     /// The failure domain that it stands in.
     #[prost(string, tag = "4")]
     pub rack: String,
+    /// Whether it is to be drained.
+    #[prost(bool, tag = "5")]
+    pub draining: bool,
+    /// Until when it is in maintenance, in milliseconds since 1970; 0: it is not.
+    #[prost(uint64, tag = "6")]
+    pub maintenance_until_ms: u64,
+}
+
+/// One moment on two clocks: the cores' and the wall's. A master's monotonic clock begins anew with it, so what is to outlive it is
+/// stored by the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// On the monotonic clock.
+    pub now: Millis,
+    /// On the wall clock, in milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+impl Moment {
+    /// The moment at which the clocks show these.
+    pub fn new(now: Millis, wall: rpc::Time) -> Self {
+        let secs = u64::try_from(wall.secs).unwrap_or(0);
+        Self { now, wall_ms: secs.saturating_mul(1_000).saturating_add(u64::from(wall.nanos) / 1_000_000) }
+    }
 }
 
 impl ServerValue {
-    /// The record's value.
-    pub fn from_record(record: &ServerRecord) -> Self {
+    /// The record's value, stored at this moment.
+    pub fn from_record(record: &ServerRecord, at: Moment) -> Self {
+        let maintenance_until_ms = match record.duty {
+            Duty::Maintenance { until } => at.wall_ms.saturating_add(until.since(at.now)).max(1),
+            Duty::InService | Duty::Draining => 0,
+        };
         Self {
+            draining: record.duty == Duty::Draining,
+            maintenance_until_ms,
             addr: record.addr.clone(),
             unix_path: record.unix_path.clone(),
             boot_id: record.boot_id.clone(),
             rack: record.rack.clone(),
         }
     }
-    /// The record that this is the value of.
-    pub fn into_record(self, id: ServerId) -> ServerRecord {
+    /// The record that this is the value of, read at this moment.
+    pub fn into_record(self, id: ServerId, at: Moment) -> ServerRecord {
+        let duty = match (self.draining, self.maintenance_until_ms) {
+            (true, _) => Duty::Draining,
+            (false, 0) => Duty::InService,
+            (false, until) => Duty::Maintenance { until: at.now.plus(until.saturating_sub(at.wall_ms)) },
+        };
         ServerRecord {
             id,
+            duty,
             addr: self.addr,
             unix_path: self.unix_path,
             boot_id: self.boot_id,

@@ -122,6 +122,10 @@ impl State {
                 let file = self.file(turn, inode);
                 turn.out.push(Outgoing::File(to, file));
             }
+            Message::Node(request, to) => {
+                let node = self.node(turn, request);
+                turn.out.push(Outgoing::Node(to, node));
+            }
             Message::Tick => self.tick(turn),
             // Taken out of the group before.
             Message::Stop => {}
@@ -168,6 +172,7 @@ impl State {
             // Whoever asked may be gone.
             Outgoing::Status(to, status) => drop(to.send(*status)),
             Outgoing::File(to, file) => drop(to.send(file)),
+            Outgoing::Node(to, node) => drop(to.send(node)),
         }
     }
 }

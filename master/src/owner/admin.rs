@@ -1,16 +1,19 @@
 //! What administrators ask.
 
 use bytes::Bytes;
-use cairn_proto::{ChunkId, InodeId, rpc};
+use cairn_proto::{ChunkId, InodeId, ServerId, rpc};
 use tonic::Status;
 
 use super::state::State;
 use super::turn::Turn;
+use crate::core::cluster::{Event, Order};
 use crate::core::keys;
 use crate::core::namespace;
 use crate::core::records::{Inode, decode};
 use crate::core::view::{View, ViewError};
 
+/// How long a maintenance may last, in milliseconds.
+const MAINTENANCE_MS: std::ops::RangeInclusive<u64> = 1_000..=30 * 24 * 3_600_000;
 /// The most chunks of a file that are shown.
 const FILE_CHUNKS: usize = 16_384;
 
@@ -41,6 +44,32 @@ impl State {
             inodes: turn.scratch.counters.inodes,
             copies: self.config.copies,
         }
+    }
+
+    /// Steers a chunkserver, if asked to, and says how far it is. The answer leaves when the order is durable.
+    pub(super) fn node(
+        &mut self,
+        turn: &mut Turn<'_>,
+        ask: rpc::NodeRequest,
+    ) -> Result<rpc::NodeReply, Status> {
+        let server = ServerId(ask.id);
+        let unknown = || Status::not_found(format!("there is no chunkserver {server}; see `cairn status`"));
+        self.cluster.node(turn.now, server).ok_or_else(unknown)?;
+        let action = rpc::NodeAction::try_from(ask.action);
+        let order = match action.map_err(|_| Status::invalid_argument("unknown action"))? {
+            rpc::NodeAction::Show => None,
+            rpc::NodeAction::Drain => Some(Order::Drain),
+            rpc::NodeAction::Maintenance if !MAINTENANCE_MS.contains(&ask.maintenance_ms) => {
+                return Err(Status::invalid_argument("maintenance lasts from 1 second to 30 days"));
+            }
+            rpc::NodeAction::Maintenance => Some(Order::Maintain(ask.maintenance_ms)),
+            rpc::NodeAction::Resume => Some(Order::Resume),
+        };
+        if let Some(order) = order {
+            tracing::info!(%server, ?order, "an administrator orders");
+            self.cluster_event(turn, Event::Ordered { server, order });
+        }
+        self.cluster.node(turn.now, server).ok_or_else(unknown)
     }
 
     /// Where a file's chunks are.

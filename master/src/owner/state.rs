@@ -13,7 +13,7 @@ use super::Outbox;
 use crate::core::Millis;
 use crate::core::cluster::{self, Cluster, LinkId, ServerRecord};
 use crate::core::namespace;
-use crate::core::records::{self, Counters, Session, decode};
+use crate::core::records::{self, Counters, Moment, Session, decode};
 use crate::core::scratch::{Batch, Scratch};
 use crate::core::sessions::{ConnectionId, Sessions};
 use crate::core::view::ViewError;
@@ -87,7 +87,7 @@ impl State {
             identity,
             counters,
             sessions: Sessions::new(now, millis(config.session_ttl), first_event, sessions),
-            cluster: Cluster::new(settings, load_servers(store)?),
+            cluster: Cluster::new(settings, load_servers(store, Moment::new(now, wall))?),
             outboxes: BTreeMap::new(),
             links: BTreeMap::new(),
             kept: load_replies(store)?,
@@ -158,12 +158,12 @@ fn load_sessions(store: &dyn Store) -> Result<Vec<(SessionId, Session)>, ViewErr
     load(store, keys::SESSION, |key, value| Ok((SessionId(id_of(key)?), decode("a session", value)?)))
 }
 
-fn load_servers(store: &dyn Store) -> Result<Vec<ServerRecord>, ViewError> {
+fn load_servers(store: &dyn Store, at: Moment) -> Result<Vec<ServerRecord>, ViewError> {
     load(store, keys::SERVER, |key, value| {
         let malformed = || ViewError("a chunkserver's key is malformed".into());
         let id = key.get(1..).and_then(|id| id.try_into().ok()).ok_or_else(malformed)?;
         let value = decode::<ServerValue>("a chunkserver", value)?;
-        Ok(value.into_record(ServerId(u32::from_be_bytes(id))))
+        Ok(value.into_record(ServerId(u32::from_be_bytes(id)), at))
     })
 }
 

@@ -10,7 +10,7 @@ use crate::core::Millis;
 use crate::core::cluster::{self, ChunkRecord, ChunkView, Effect, Event, GarbageRecord, LinkId, Unreadable};
 use crate::core::keys;
 use crate::core::namespace;
-use crate::core::records::{ChunkValue, ServerValue, decode};
+use crate::core::records::{ChunkValue, Moment, ServerValue, decode};
 use crate::core::scratch::Scratch;
 use crate::core::sessions::ConnectionId;
 use crate::core::view::View;
@@ -30,6 +30,8 @@ pub(super) enum Outgoing {
     Status(oneshot::Sender<rpc::StatusReply>, Box<rpc::StatusReply>),
     /// To an administrator.
     File(oneshot::Sender<Result<rpc::FileReply, Status>>, Result<rpc::FileReply, Status>),
+    /// To an administrator.
+    Node(oneshot::Sender<Result<rpc::NodeReply, Status>>, Result<rpc::NodeReply, Status>),
 }
 
 /// See [`Turn::room`].
@@ -78,7 +80,8 @@ impl State {
         match effect {
             Effect::PutChunk(record) => namespace::put_chunk(&mut turn.scratch, &record),
             Effect::PutServer(record) => {
-                turn.scratch.put(keys::server(record.id), ServerValue::from_record(&record).encode());
+                let at = Moment::new(turn.now, turn.wall);
+                turn.scratch.put(keys::server(record.id), ServerValue::from_record(&record, at).encode());
             }
             Effect::ForgetGarbage(chunk) => turn.scratch.delete(keys::garbage(chunk)),
             Effect::Send { link, command } => turn.out.push(Outgoing::Link(link, Ok(command))),

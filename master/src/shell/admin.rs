@@ -1,7 +1,7 @@
 //! The service that administrators talk to.
 
 use cairn_proto::rpc::admin_server::{Admin, AdminServer};
-use cairn_proto::rpc::{FileReply, FileRequest, StatusReply, StatusRequest};
+use cairn_proto::rpc::{FileReply, FileRequest, NodeReply, NodeRequest, StatusReply, StatusRequest};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
@@ -35,6 +35,12 @@ impl Admin for AdminService {
     async fn file(&self, request: Request<FileRequest>) -> Result<Response<FileReply>, Status> {
         let (to, answer) = oneshot::channel();
         self.owner.tell(Message::File(request.into_inner().inode, to));
+        answer.await.map_err(stopping)?.map(Response::new)
+    }
+
+    async fn node(&self, request: Request<NodeRequest>) -> Result<Response<NodeReply>, Status> {
+        let (to, answer) = oneshot::channel();
+        self.owner.tell(Message::Node(request.into_inner(), to));
         answer.await.map_err(stopping)?.map(Response::new)
     }
 }

@@ -108,7 +108,10 @@ async fn what_a_chunkserver_says_reaches_the_owner_in_order() {
     let Message::Linked(link, commands) = next(&queue).await else { panic!("no link") };
     assert!(matches!(next(&queue).await, Message::Cluster(Event::Registered { link: l, .. }) if l == link));
     assert!(matches!(next(&queue).await, Message::Cluster(Event::Heartbeat { link: l, .. }) if l == link));
-    let ack = rpc::MasterCommand { cmd: Some(Cmd::Ack(rpc::HeartbeatAck { seq: 1 })), ..Default::default() };
+    let ack = rpc::MasterCommand {
+        cmd: Some(Cmd::Ack(rpc::HeartbeatAck { seq: 1, next_ms: 0 })),
+        ..Default::default()
+    };
     commands.send(Ok(ack)).await.unwrap();
     assert!(matches!(peer.hear().await, Ok(Some(Cmd::Ack(_)))));
     drop(peer);

@@ -41,6 +41,11 @@ pub(super) struct Audit {
 }
 
 impl Audit {
+    /// Whether a walk is under way or still to come.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.again || self.cursor.is_some()
+    }
+
     /// Something may be at odds.
     pub(super) fn request(&mut self) {
         self.again = true;
@@ -187,7 +192,7 @@ impl Cluster {
         let Some(s) = self.servers.get(&server) else { return 0 };
         let epoch = s.replicas.epoch(record.chunk).unwrap_or(epoch);
         let sure = s.replicas.is_sure(record.chunk);
-        match transitions::judge(record, server, epoch) {
+        match transitions::judge(record, server, epoch, self.wants_copy(record)) {
             Verdict::TellEpoch if sure => {
                 self.tell_epoch(work, server, record);
                 1

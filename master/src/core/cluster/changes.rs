@@ -4,6 +4,7 @@ use cairn_proto::{ChunkId, Epoch, ServerId, rpc};
 use rpc::master_command::Cmd;
 use tracing::{info, warn};
 
+use super::repairs::Need;
 use super::transitions::{self, Unchanged};
 use super::work::Work;
 use super::{ChunkRecord, Cluster, Effect, LinkId, Refusal, Token};
@@ -57,9 +58,10 @@ impl Cluster {
         let Some(from) = self.sender(work, link) else { return };
         let (chunk, server) = (ChunkId(message.chunk), ServerId(message.server));
         let Some(record) = known(work, link, message.req, (message.chunk, message.epoch)) else { return };
-        let fit = self.servers.get(&server).is_some_and(|s| s.is_alive())
+        let fit = self.servers.get(&server).is_some_and(|s| s.is_alive() && !s.is_leaving())
             && !self.deletes.is_pending(server, chunk);
-        match transitions::caught_up(&record, from, Epoch(message.epoch), server, fit) {
+        let asked = (from, Epoch(message.epoch));
+        match transitions::caught_up(&record, asked, server, fit, |s| self.is_leaving(s)) {
             Ok(next) => {
                 if let Some(s) = self.servers.get_mut(&server) {
                     s.replicas.expect(chunk, next.epoch, work.now);
@@ -83,7 +85,7 @@ impl Cluster {
 
     /// The chunk is whole: old copies elsewhere are not needed any more.
     fn delete_superfluous(&mut self, record: &ChunkRecord) {
-        if record.is_whole() {
+        if !self.wants_copy(record) {
             for (id, server) in &self.servers {
                 if !record.has(*id) && server.replicas.epoch(record.chunk).is_some() {
                     self.deletes.add(*id, record.chunk);
@@ -121,11 +123,18 @@ impl Cluster {
 
     /// Whether the chunk wants a copy; if so, it may be repaired `from` then on.
     pub(super) fn note_copies(&mut self, record: &ChunkRecord, from: Millis) {
-        if record.is_whole() {
-            self.repairs.forget(record.chunk);
+        if self.wants_copy(record) {
+            let leaving = record.in_sync.iter().copied().filter(|s| self.is_leaving(*s)).collect();
+            let need = Need { copies: record.in_sync.len(), short: !record.is_whole(), leaving };
+            self.repairs.want(record.chunk, need, from);
         } else {
-            self.repairs.want(record.chunk, record.in_sync.len(), from);
+            self.repairs.forget(record.chunk);
         }
+    }
+
+    /// Whether fewer members than wanted are there to stay.
+    pub(super) fn wants_copy(&self, record: &ChunkRecord) -> bool {
+        transitions::wants_copy(record, |s| self.is_leaving(s))
     }
 
     /// Tells a server a chunk's epoch and set; if it cannot be told now, before it is given a lease again.

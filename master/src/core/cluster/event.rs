@@ -2,7 +2,7 @@
 
 use cairn_proto::{ChunkId, Epoch, ServerId, rpc};
 
-use super::ChunkRecord;
+use super::{ChunkRecord, Order};
 
 /// A connection of a chunkserver, from its first message to its end. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +89,13 @@ pub enum Event {
         chunk: ChunkId,
         /// The servers that were in its in-sync set.
         servers: Vec<ServerId>,
+    },
+    /// An administrator orders something for a chunkserver.
+    Ordered {
+        /// The chunkserver.
+        server: ServerId,
+        /// What.
+        order: Order,
     },
     /// Time has passed. Expected every 100 ms or so; at least every second.
     Tick,

@@ -6,9 +6,10 @@ use cairn_proto::{ChunkId, Epoch, ServerId, rpc};
 use rpc::master_command::Cmd;
 use tracing::warn;
 
-use super::server::{Server, State};
+use super::node_states::{Happening, State};
+use super::server::Server;
 use super::work::Work;
-use super::{Cluster, LinkId, Refusal};
+use super::{Cluster, Duty, LinkId, Refusal};
 use crate::core::Millis;
 
 /// Disks of one server that are remembered.
@@ -29,18 +30,29 @@ impl Cluster {
         let lease_until = work.now.plus(self.settings.lease_ms + self.settings.lease_margin_ms);
         let Some(server) = self.servers.get_mut(&id) else { return };
         server.last_heartbeat = work.now;
+        let came_back = !std::mem::replace(&mut server.beats, true);
         server.lease_until = lease_until;
         (server.chunks, server.bytes_in, server.bytes_out) = (beat.chunks, beat.bytes_in, beat.bytes_out);
         server.disks = beat.disks;
         server.disks.truncate(DISKS);
         let report_wanted = self.compare(id, beat.digest);
         self.pay_owed(work, id, link);
-        work.send(link, Cmd::Ack(rpc::HeartbeatAck { seq: beat.seq }));
+        work.send(link, Cmd::Ack(rpc::HeartbeatAck { seq: beat.seq, next_ms: 0 }));
         if report_wanted {
             work.send(link, Cmd::ReportWanted(rpc::ReportWanted {}));
         }
-        if self.servers.get(&id).is_some_and(|s| s.state != State::Alive) {
-            self.set_state(work, id, State::Alive, "its heartbeat came");
+        self.happened(work, id, self.heartbeat_of(id));
+        if came_back {
+            self.settled();
+        }
+    }
+
+    /// Which heartbeat it was: what is ordered for the server decides.
+    fn heartbeat_of(&self, id: ServerId) -> Happening {
+        match self.servers.get(&id).map(|s| s.record.duty).unwrap_or_default() {
+            Duty::InService => Happening::Heartbeat,
+            Duty::Draining => Happening::HeartbeatDraining,
+            Duty::Maintenance { .. } => Happening::HeartbeatMaintenance,
         }
     }
 
@@ -121,14 +133,12 @@ impl Cluster {
         let late = self.settings.heartbeat_ms * 3 / 2;
         let now = work.now;
         let over = |s: &Server| s.state != State::Dead && now >= s.lease_until;
-        let is_late = |s: &Server| s.state == State::Alive && now.since(s.last_heartbeat) > late;
-        let dead: Vec<_> = self.servers.iter().filter(|(_, s)| over(s)).map(|(id, _)| *id).collect();
-        for id in dead {
-            self.set_state(work, id, State::Dead, "its lease has run out");
+        let is_late = |s: &Server| s.beats && now.since(s.last_heartbeat) > late;
+        for id in self.servers_that(over) {
+            self.happened(work, id, Happening::LeaseOver);
         }
-        let suspected: Vec<_> = self.servers.iter().filter(|(_, s)| is_late(s)).map(|(id, _)| *id).collect();
-        for id in suspected {
-            self.set_state(work, id, State::Suspected, "its heartbeat is late");
+        for id in self.servers_that(is_late) {
+            self.happened(work, id, Happening::Late);
         }
         let still = self.holding_still(now);
         if still != self.was_holding_still {
@@ -150,7 +160,7 @@ impl Cluster {
         gone > others
     }
 
-    pub(super) fn is_dead(&self, id: ServerId) -> bool {
-        self.servers.get(&id).is_some_and(|s| s.state == State::Dead)
+    pub(super) fn servers_that(&self, are: impl Fn(&Server) -> bool) -> Vec<ServerId> {
+        self.servers.iter().filter(|(_, s)| are(s)).map(|(id, _)| *id).collect()
     }
 }

@@ -10,6 +10,8 @@ mod digest_watch;
 mod effect;
 mod event;
 mod liveness;
+mod node_changes;
+pub mod node_states;
 mod place;
 mod records;
 mod registration;
@@ -25,7 +27,8 @@ mod work;
 
 pub use effect::{Down, Effect, Refusal};
 pub use event::{Event, LinkId, Token};
-pub use records::{ChunkRecord, ChunkView, GarbageRecord, ServerRecord, Unreadable, majority};
+pub use node_changes::Order;
+pub use records::{ChunkRecord, ChunkView, Duty, GarbageRecord, ServerRecord, Unreadable, majority};
 pub use settings::Settings;
 
 use std::collections::BTreeMap;
@@ -36,8 +39,9 @@ use rpc::master_command::Cmd;
 use crate::core::Millis;
 use audit::Audit;
 use deletes::Deletes;
+use node_states::State;
 use repairs::Repairs;
-use server::{Server, State};
+use server::Server;
 use work::Work;
 
 /// The cluster's state.
@@ -154,6 +158,7 @@ impl Cluster {
             }
             Event::ChunkAllocated(record) => self.chunk_allocated(work.now, &record),
             Event::ChunkDeleted { chunk, servers } => self.chunk_deleted(work, chunk, &servers),
+            Event::Ordered { server, order } => self.ordered(work, server, order),
             Event::Tick => self.tick(work),
         }
     }
@@ -194,7 +199,7 @@ impl Cluster {
     /// # Errors
     /// Fewer than a majority of `copies` are alive, or have space.
     pub fn place(&self, copies: u32, random: &mut dyn FnMut() -> u64) -> Result<Vec<ServerId>, PlaceError> {
-        let alive = self.servers.values().filter(|s| s.is_alive());
+        let alive = self.servers.values().filter(|s| s.takes_new());
         let candidates: Vec<_> = alive.map(|s| self.candidate(s)).collect();
         place::place(&candidates, copies, random)
     }
@@ -224,7 +229,7 @@ impl Cluster {
     pub fn counts(&self) -> Counts {
         Counts {
             total: self.audit.total,
-            under_replicated: self.repairs.len() as u64,
+            under_replicated: self.repairs.short(),
             missing: self.audit.missing,
         }
     }

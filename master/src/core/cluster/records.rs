@@ -2,6 +2,8 @@
 
 use cairn_proto::{ChunkId, Epoch, InodeId, ServerId, rpc};
 
+use crate::core::Millis;
+
 /// A chunk as the store has it: the whole truth about who holds every acknowledged byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChunkRecord {
@@ -67,6 +69,21 @@ pub struct GarbageRecord {
     pub servers: Vec<ServerId>,
 }
 
+/// What an administrator has ordered for a chunkserver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duty {
+    /// To serve.
+    #[default]
+    InService,
+    /// To be emptied.
+    Draining,
+    /// To be left alone.
+    Maintenance {
+        /// For so long.
+        until: Millis,
+    },
+}
+
 /// A chunkserver as the store has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerRecord {
@@ -80,6 +97,8 @@ pub struct ServerRecord {
     pub boot_id: String,
     /// The failure domain that it stands in; empty: unknown.
     pub rack: String,
+    /// What was ordered for it.
+    pub duty: Duty,
 }
 
 /// The store could not be read. (Its own error has been logged where it arose.)

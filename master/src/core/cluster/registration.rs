@@ -2,9 +2,10 @@
 
 use cairn_proto::{ServerId, rpc};
 use rpc::master_command::Cmd;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::server::{Server, State};
+use super::node_states::Happening;
+use super::server::Server;
 use super::work::Work;
 use super::{Cluster, LinkId, Refusal, ServerRecord};
 
@@ -23,7 +24,8 @@ impl Cluster {
             }
         };
         let (incarnation, pid) = (register.incarnation, register.pid);
-        let record = server_record(id, register);
+        let duty = self.servers.get(&id).map(|s| s.record.duty).unwrap_or_default();
+        let record = ServerRecord { duty, ..server_record(id, register) };
         let lease_until = work.now.plus(self.settings.lease_ms + self.settings.lease_margin_ms);
         let known = self.servers.contains_key(&id);
         let server = self.servers.entry(id).or_insert_with(|| Server::new(record.clone(), lease_until));
@@ -42,7 +44,10 @@ impl Cluster {
             work.close(older, Refusal::Replaced);
         }
         self.cut_off(id);
-        self.set_state(work, id, State::Joining, "it registered");
+        self.happened(work, id, Happening::Registered);
+        // Whatever its state: it may have moved.
+        self.servers_changed = true;
+        self.audit.request();
         let registered = self.welcome(id);
         work.send(link, Cmd::Registered(registered));
     }
@@ -111,9 +116,7 @@ impl Cluster {
         server.link = None;
         server.last_link = Some(link);
         self.cut_off(id);
-        if !self.is_dead(id) {
-            self.set_state(work, id, State::Suspected, "its connection ended");
-        }
+        self.happened(work, id, Happening::ConnectionEnded);
     }
 
     /// Its process is gone, unless it has come back meanwhile.
@@ -124,7 +127,7 @@ impl Cluster {
         if let Some(server) = self.servers.get_mut(&id) {
             server.lease_until = work.now;
         }
-        self.set_state(work, id, State::Dead, "its process is gone");
+        self.happened(work, id, Happening::ProcessGone);
     }
 
     /// What was under way with this server is not any more.
@@ -141,25 +144,6 @@ impl Cluster {
             }
         }
     }
-
-    pub(super) fn set_state(&mut self, work: &mut Work<'_>, id: ServerId, to: State, why: &str) {
-        let Some(server) = self.servers.get_mut(&id) else { return };
-        let from = std::mem::replace(&mut server.state, to);
-        if from != to {
-            info!(server = %id, addr = server.record.addr, ?from, ?to, why, "chunkserver");
-        }
-        match to {
-            State::Suspected => return,
-            State::Joining => {}
-            State::Alive => self.repairs.unpark(),
-            State::Dead => {
-                server.died = Some(work.now);
-                self.cut_off(id);
-            }
-        }
-        self.audit.request();
-        self.servers_changed = true;
-    }
 }
 
 fn server_record(id: ServerId, register: rpc::Register) -> ServerRecord {
@@ -170,6 +154,7 @@ fn server_record(id: ServerId, register: rpc::Register) -> ServerRecord {
         unix_path: info.unix_path,
         boot_id: info.boot_id,
         rack: register.rack,
+        ..ServerRecord::default()
     }
 }
 

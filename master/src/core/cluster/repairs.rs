@@ -24,9 +24,20 @@ enum Stage {
     Flying(Flight),
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Why a chunk wants a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    /// In-sync replicas that it has.
+    pub(super) copies: usize,
+    /// These are fewer than wanted. (Else some of them are only to be moved.)
+    pub(super) short: bool,
+    /// Members whose servers are being drained.
+    pub(super) leaving: Vec<ServerId>,
+}
+
+#[derive(Clone, Debug)]
 struct Wound {
-    copies: usize,
+    need: Need,
     tries: u32,
     last_target: Option<ServerId>,
     stage: Stage,
@@ -41,23 +52,32 @@ pub(super) struct Repairs {
     parked: BTreeSet<ChunkId>,
     flying: BTreeSet<ChunkId>,
     load: BTreeMap<ServerId, usize>,
+    /// Chunks with fewer in-sync replicas than wanted.
+    short: u64,
+    /// For each server that is being drained: the chunks that are to be moved off it, and those of them that are parked.
+    leaving: BTreeMap<ServerId, (u64, u64)>,
 }
 
 impl Repairs {
-    /// How many chunks want a copy.
-    pub(super) fn len(&self) -> usize {
-        self.wounds.len()
+    /// How many chunks have fewer in-sync replicas than wanted.
+    pub(super) fn short(&self) -> u64 {
+        self.short
     }
 
-    /// The chunk has `copies` in-sync replicas, fewer than wanted. A new one is repaired from `from` on.
-    pub(super) fn want(&mut self, chunk: ChunkId, copies: usize, from: Millis) {
+    /// How many chunks are to be moved off a server, and how many of them have nowhere to go.
+    pub(super) fn leaving(&self, server: ServerId) -> (u64, u64) {
+        self.leaving.get(&server).copied().unwrap_or_default()
+    }
+
+    /// The chunk wants a copy. A new one is repaired from `from` on.
+    pub(super) fn want(&mut self, chunk: ChunkId, need: Need, from: Millis) {
         match self.wounds.get(&chunk) {
             None => {
-                let wound = Wound { copies, tries: 0, last_target: None, stage: Stage::Waiting(from) };
+                let wound = Wound { need, tries: 0, last_target: None, stage: Stage::Waiting(from) };
                 self.put(chunk, wound);
             }
-            Some(wound) if wound.copies != copies => {
-                let wound = Wound { copies, ..*wound };
+            Some(wound) if wound.need != need => {
+                let wound = Wound { need, ..wound.clone() };
                 self.put(chunk, wound);
             }
             Some(_) => {}
@@ -149,16 +169,16 @@ impl Repairs {
     }
 
     fn restage(&mut self, chunk: ChunkId, stage: Stage) {
-        if let Some(wound) = self.wounds.get(&chunk) {
-            let wound = Wound { stage, ..*wound };
-            self.put(chunk, wound);
+        if let Some(wound) = self.take(chunk) {
+            self.put(chunk, Wound { stage, ..wound });
         }
     }
 
     fn put(&mut self, chunk: ChunkId, wound: Wound) {
         self.take(chunk);
+        self.count(&wound, u64::wrapping_add);
         match wound.stage {
-            Stage::Ready => drop(self.ready.insert((wound.copies, chunk))),
+            Stage::Ready => drop(self.ready.insert((wound.need.copies, chunk))),
             Stage::Waiting(at) => drop(self.waiting.insert((at, chunk))),
             Stage::Parked => drop(self.parked.insert(chunk)),
             Stage::Flying(flight) => {
@@ -171,10 +191,24 @@ impl Repairs {
         self.wounds.insert(chunk, wound);
     }
 
-    fn take(&mut self, chunk: ChunkId) {
-        let Some(wound) = self.wounds.remove(&chunk) else { return };
+    fn count(&mut self, wound: &Wound, change: impl Fn(u64, u64) -> u64) {
+        self.short = change(self.short, u64::from(wound.need.short));
+        for server in &wound.need.leaving {
+            let (all, parked) = self.leaving.get(server).copied().unwrap_or_default();
+            let counts = (change(all, 1), change(parked, u64::from(wound.stage == Stage::Parked)));
+            if counts == (0, 0) {
+                self.leaving.remove(server);
+            } else {
+                self.leaving.insert(*server, counts);
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: ChunkId) -> Option<Wound> {
+        let wound = self.wounds.remove(&chunk)?;
+        self.count(&wound, u64::wrapping_sub);
         match wound.stage {
-            Stage::Ready => drop(self.ready.remove(&(wound.copies, chunk))),
+            Stage::Ready => drop(self.ready.remove(&(wound.need.copies, chunk))),
             Stage::Waiting(at) => drop(self.waiting.remove(&(at, chunk))),
             Stage::Parked => drop(self.parked.remove(&chunk)),
             Stage::Flying(flight) => {
@@ -186,6 +220,7 @@ impl Repairs {
                 }
             }
         }
+        Some(wound)
     }
 }
 
@@ -195,23 +230,46 @@ mod tests {
 
     const FLIGHT: Flight = Flight { primary: ServerId(1), target: ServerId(2), command: 5, since: Millis(0) };
 
+    fn need(copies: usize) -> Need {
+        Need { copies, short: true, leaving: Vec::new() }
+    }
+
+    #[test]
+    fn what_leaves_a_server_is_counted_until_it_has_gone() {
+        let mut r = Repairs::default();
+        for chunk in 1..=3 {
+            let need = Need { copies: 3, short: false, leaving: vec![ServerId(4)] };
+            r.want(ChunkId(chunk), need, Millis(0));
+        }
+        assert_eq!((r.leaving(ServerId(4)), r.short()), ((3, 0), 0));
+        r.park(ChunkId(1));
+        r.park(ChunkId(2));
+        assert_eq!(r.leaving(ServerId(4)), (3, 2));
+        r.unpark();
+        r.forget(ChunkId(1));
+        r.want(ChunkId(2), need(2), Millis(0));
+        assert_eq!((r.leaving(ServerId(4)), r.short()), ((1, 0), 1));
+        r.forget(ChunkId(3));
+        assert_eq!(r.leaving(ServerId(4)), (0, 0));
+    }
+
     #[test]
     fn fewest_copies_come_first() {
         let mut r = Repairs::default();
         for (chunk, copies) in [(1, 2), (2, 1), (3, 2)] {
-            r.want(ChunkId(chunk), copies, Millis(0));
+            r.want(ChunkId(chunk), need(copies), Millis(0));
         }
         assert!(r.ready(9).is_empty());
         r.wake(Millis(0));
         assert_eq!(r.ready(9), [ChunkId(2), ChunkId(1), ChunkId(3)]);
-        r.want(ChunkId(3), 1, Millis(0));
+        r.want(ChunkId(3), need(1), Millis(0));
         assert_eq!(r.ready(2), [ChunkId(2), ChunkId(3)]);
     }
 
     #[test]
     fn load_counts_both_ends_and_ends_with_the_flight() {
         let mut r = Repairs::default();
-        r.want(ChunkId(1), 2, Millis(0));
+        r.want(ChunkId(1), need(2), Millis(0));
         r.fly(ChunkId(1), FLIGHT);
         assert_eq!((r.load(ServerId(1)), r.load(ServerId(2))), (1, 1));
         r.fail(ChunkId(1), Millis(0), (500, 30_000), 499);
@@ -222,13 +280,13 @@ mod tests {
         assert_eq!(r.ready(1), [ChunkId(1)]);
         r.fly(ChunkId(1), FLIGHT);
         r.forget(ChunkId(1));
-        assert_eq!((r.load(ServerId(1)), r.len()), (0, 0));
+        assert_eq!((r.load(ServerId(1)), r.short()), (0, 0));
     }
 
     #[test]
     fn pauses_double_up_to_the_bound() {
         let mut r = Repairs::default();
-        r.want(ChunkId(1), 2, Millis(0));
+        r.want(ChunkId(1), need(2), Millis(0));
         let mut pauses = Vec::new();
         for _ in 0..5 {
             r.fly(ChunkId(1), FLIGHT);
@@ -241,7 +299,7 @@ mod tests {
     #[test]
     fn parked_ones_wait_for_a_server() {
         let mut r = Repairs::default();
-        r.want(ChunkId(1), 2, Millis(0));
+        r.want(ChunkId(1), need(2), Millis(0));
         r.park(ChunkId(1));
         r.wake(Millis(1 << 40));
         assert!(r.ready(1).is_empty());

@@ -5,33 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_proto::{ChunkId, rpc};
 
 use super::digest_watch::DigestWatch;
+use super::node_states::State;
 use super::replicas::Replicas;
-use super::{LinkId, ServerRecord};
+use super::{Duty, LinkId, ServerRecord};
 use crate::core::Millis;
-
-/// Whether a server can be counted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Known or connected, but it has not been given a lease yet.
-    Joining,
-    /// It has a lease, and its heartbeats come.
-    Alive,
-    /// Heartbeats are late, or its connection has ended; its lease may not have run out.
-    Suspected,
-    /// Its lease has run out, or its process is gone: it serves nothing.
-    Dead,
-}
-
-impl State {
-    fn message(self) -> rpc::NodeState {
-        match self {
-            Self::Joining => rpc::NodeState::Joining,
-            Self::Alive => rpc::NodeState::Alive,
-            Self::Suspected => rpc::NodeState::Suspected,
-            Self::Dead => rpc::NodeState::Dead,
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Server {
@@ -43,6 +20,8 @@ pub(super) struct Server {
     pub(super) incarnation: u64,
     pub(super) pid: u32,
     pub(super) last_heartbeat: Millis,
+    /// Its heartbeats come. (In maintenance that cannot be told from the state.)
+    pub(super) beats: bool,
     /// From here on it certainly serves nothing, unless another heartbeat comes.
     pub(super) lease_until: Millis,
     pub(super) died: Option<Millis>,
@@ -61,14 +40,19 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(record: ServerRecord, lease_until: Millis) -> Self {
+        let state = match record.duty {
+            Duty::Maintenance { .. } => State::Maintenance,
+            Duty::InService | Duty::Draining => State::Joining,
+        };
         Self {
             record,
-            state: State::Joining,
+            state,
             link: None,
             last_link: None,
             incarnation: 0,
             pid: 0,
             last_heartbeat: Millis(0),
+            beats: false,
             lease_until,
             died: None,
             disks: Vec::new(),
@@ -84,7 +68,27 @@ impl Server {
 
     /// Connected, with a lease.
     pub(super) fn is_alive(&self) -> bool {
+        let with_lease = match self.state {
+            State::Alive | State::Draining => true,
+            State::Maintenance => self.beats,
+            State::Joining | State::Suspected | State::Dead => false,
+        };
+        with_lease && self.link.is_some()
+    }
+
+    /// Whether it may be given chunks that it does not hold.
+    pub(super) fn takes_new(&self) -> bool {
         self.state == State::Alive && self.link.is_some()
+    }
+
+    /// Whether its chunks are to be moved elsewhere.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.record.duty == Duty::Draining
+    }
+
+    /// Whether it is not to be replaced where it is missing.
+    pub(super) fn is_spared(&self) -> bool {
+        self.state == State::Maintenance
     }
 
     /// The connection on which it can be told something now and will hear it before its lease is renewed.
@@ -95,8 +99,8 @@ impl Server {
     /// Whether it has been heard of since the master started, and is not dead.
     pub(super) fn may_serve(&self) -> bool {
         match self.state {
-            State::Alive | State::Suspected => true,
-            State::Joining => self.link.is_some(),
+            State::Alive | State::Suspected | State::Draining => true,
+            State::Joining | State::Maintenance => self.link.is_some(),
             State::Dead => false,
         }
     }
@@ -145,6 +149,8 @@ impl Server {
             chunks: self.chunks,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
+            rack: self.record.rack.clone(),
+            ..rpc::ChunkserverStatus::default()
         }
     }
 }

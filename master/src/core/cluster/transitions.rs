@@ -1,7 +1,7 @@
 //! How a chunk's record may change: every transition, each a pure function of the record.
 //!
-//! The table in `docs/design.md`, section 3, "Cluster", in code. All obey two rules: the epoch goes up by one with
-//! each change of the set, and a set never falls below a majority of the wanted copies.
+//! The tables in `docs/design.md`, section 3, "Chunk transitions", in code; a test compares them. All obey two rules: the
+//! epoch goes up by one with each change of the set, and a set never falls below a majority of the wanted copies.
 
 use cairn_proto::{Epoch, ServerId};
 
@@ -48,6 +48,196 @@ pub enum Unchanged {
 
 type Transition = Result<ChunkRecord, Unchanged>;
 
+/// What a change of a record starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The primary says that members do not answer; or a member says that it is not whole itself.
+    ReportedByMember,
+    /// A client could not use replicas.
+    ReportedByClient,
+    /// Servers are dead.
+    ServersDead,
+    /// A live member turns out not to hold the chunk, which others hold.
+    ReplicaLost,
+    /// The primary says that a server has caught up.
+    CaughtUp,
+}
+
+/// What must hold for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It was asked for under the record's epoch.
+    SameEpoch,
+    /// The primary asks.
+    ByPrimary,
+    /// The primary asks, or a member for its own removal.
+    ByPrimaryOrItself,
+    /// One of the servers named is in the set.
+    Member,
+    /// One of them is certainly gone: dead, or its lease has run out.
+    Gone,
+    /// A majority of the wanted copies is left.
+    MajorityLeft,
+    /// The server is not in the set.
+    NotMember,
+    /// Fewer members than wanted are there to stay.
+    CopyWanted,
+    /// The server is alive and not leaving, and nothing is about to delete its copy.
+    Fit,
+}
+
+/// What becomes of the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// Without the servers named; the next in order is primary.
+    Without,
+    /// Without those of them that are gone.
+    WithoutGone,
+    /// With the server, as the last; while there are more than wanted, without the last that is leaving.
+    With,
+}
+
+/// A transition: the change, the conditions in the order in which they are looked at, the new set.
+pub type Rule = (Change, &'static [Condition], Set);
+
+/// All of them.
+pub const RULES: [Rule; 5] = {
+    use Condition::*;
+    [
+        (Change::ReportedByMember, &[SameEpoch, ByPrimaryOrItself, Member, MajorityLeft], Set::Without),
+        (Change::ReportedByClient, &[SameEpoch, Member, Gone, MajorityLeft], Set::WithoutGone),
+        (Change::ServersDead, &[Member, MajorityLeft], Set::Without),
+        (Change::ReplicaLost, &[Member, MajorityLeft], Set::Without),
+        (Change::CaughtUp, &[SameEpoch, ByPrimary, NotMember, CopyWanted, Fit], Set::With),
+    ]
+};
+
+impl Change {
+    /// In a few words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::ReportedByMember => "a member reports that members failed",
+            Self::ReportedByClient => "a client reports that members failed",
+            Self::ServersDead => "servers are dead",
+            Self::ReplicaLost => "a live member turns out to hold nothing, others do",
+            Self::CaughtUp => "a server has caught up",
+        }
+    }
+}
+
+impl Condition {
+    /// In a few words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::SameEpoch => "epoch equal",
+            Self::ByPrimary => "from the primary",
+            Self::ByPrimaryOrItself => "from the primary, or from a member about itself",
+            Self::Member => "one named is in the set",
+            Self::Gone => "one of them is dead or its lease has run out",
+            Self::MajorityLeft => "a majority of the wanted copies is left",
+            Self::NotMember => "it is not in the set",
+            Self::CopyWanted => "fewer members than wanted are there to stay",
+            Self::Fit => "it is alive, not drained, and its copy not about to be deleted",
+        }
+    }
+}
+
+impl Set {
+    /// In a few words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Without => "set − those named",
+            Self::WithoutGone => "set − those of them that are gone",
+            Self::With => "set + it, last; − one that is drained, where that makes more than wanted",
+        }
+    }
+}
+
+/// A change that is asked for.
+struct Asked<'a> {
+    record: &'a ChunkRecord,
+    from: Option<ServerId>,
+    epoch: Epoch,
+    /// Whether a server is one of those named.
+    named: &'a dyn Fn(ServerId) -> bool,
+    gone: &'a dyn Fn(ServerId) -> bool,
+    leaving: &'a dyn Fn(ServerId) -> bool,
+    /// The one that is to join.
+    joins: Option<ServerId>,
+    fit: bool,
+    /// Whether all those named are the one that asks.
+    itself: bool,
+}
+
+impl<'a> Asked<'a> {
+    fn of(record: &'a ChunkRecord, named: &'a dyn Fn(ServerId) -> bool) -> Self {
+        let (gone, leaving) = (&|_| false, &|_| false);
+        let (from, epoch, joins) = (None, record.epoch, None);
+        Self { record, from, epoch, named, gone, leaving, joins, fit: false, itself: false }
+    }
+
+    fn decide(&self, change: Change) -> Transition {
+        let Some((_, conditions, set)) = RULES.iter().find(|(c, ..)| *c == change) else {
+            return Err(Unchanged::NotMember);
+        };
+        let in_sync = self.set(*set);
+        for condition in *conditions {
+            self.check(*condition, &in_sync)?;
+        }
+        Ok(ChunkRecord { epoch: Epoch(self.record.epoch.0 + 1), in_sync, ..self.record.clone() })
+    }
+
+    fn set(&self, set: Set) -> Vec<ServerId> {
+        let keep = |s: &ServerId| match set {
+            Set::Without => !(self.named)(*s),
+            Set::WithoutGone => !((self.named)(*s) && (self.gone)(*s)),
+            Set::With => true,
+        };
+        let mut in_sync: Vec<_> = self.record.in_sync.iter().copied().filter(keep).collect();
+        if set == Set::With {
+            in_sync.extend(self.joins);
+            while in_sync.len() > self.record.wanted as usize
+                && let Some(last) = in_sync.iter().rposition(|s| (self.leaving)(*s))
+            {
+                in_sync.remove(last);
+            }
+        }
+        in_sync
+    }
+
+    fn check(&self, condition: Condition, after: &[ServerId]) -> Result<(), Unchanged> {
+        let record = self.record;
+        let by_primary = self.from == record.primary();
+        let asker = self.from.unwrap_or_default();
+        let named = |s: &ServerId| (self.named)(*s);
+        let (holds, otherwise) = match condition {
+            Condition::SameEpoch => (
+                self.epoch == record.epoch,
+                Unchanged::OtherEpoch { asked: self.epoch, current: record.epoch },
+            ),
+            Condition::ByPrimary => (by_primary, Unchanged::NotPrimary(asker)),
+            Condition::ByPrimaryOrItself => (by_primary || self.itself, Unchanged::NotPrimary(asker)),
+            Condition::Member => (record.in_sync.iter().any(named), Unchanged::NotMember),
+            Condition::Gone => {
+                (record.in_sync.iter().any(|s| named(s) && (self.gone)(*s)), Unchanged::NotGone)
+            }
+            Condition::MajorityLeft => {
+                let (remaining, needed) = (after.len(), record.majority());
+                (remaining >= needed, Unchanged::BelowMajority { remaining, needed })
+            }
+            Condition::NotMember => (!self.joins.is_some_and(|s| record.has(s)), Unchanged::Member),
+            Condition::CopyWanted => (wants_copy(record, self.leaving), Unchanged::Whole),
+            Condition::Fit => (self.fit, Unchanged::Unfit),
+        };
+        if holds { Ok(()) } else { Err(otherwise) }
+    }
+}
+
+/// Whether fewer members than wanted are there to stay.
+pub fn wants_copy(record: &ChunkRecord, leaving: impl Fn(ServerId) -> bool) -> bool {
+    record.in_sync.iter().filter(|s| !leaving(**s)).count() < record.wanted as usize
+}
+
 /// The primary says that `failed` do not answer; or a member says that it is not whole itself.
 pub fn reported_by_member(
     record: &ChunkRecord,
@@ -55,11 +245,9 @@ pub fn reported_by_member(
     epoch: Epoch,
     failed: &[ServerId],
 ) -> Transition {
-    same_epoch(record, epoch)?;
-    if record.primary() != Some(from) && failed.iter().any(|s| *s != from) {
-        return Err(Unchanged::NotPrimary(from));
-    }
-    without(record, |s| failed.contains(&s))
+    let named = |s| failed.contains(&s);
+    let itself = failed.iter().all(|s| *s == from);
+    Asked { from: Some(from), epoch, itself, ..Asked::of(record, &named) }.decide(Change::ReportedByMember)
 }
 
 /// A client could not use `servers`. Those of them that are `gone` (dead, or their lease has run out) are
@@ -70,50 +258,33 @@ pub fn reported_by_client(
     servers: &[ServerId],
     gone: impl Fn(ServerId) -> bool,
 ) -> Transition {
-    same_epoch(record, epoch)?;
-    if !servers.iter().any(|s| record.has(*s)) {
-        return Err(Unchanged::NotMember);
-    }
-    if !servers.iter().any(|s| record.has(*s) && gone(*s)) {
-        return Err(Unchanged::NotGone);
-    }
-    without(record, |s| servers.contains(&s) && gone(s))
+    let named = |s| servers.contains(&s);
+    Asked { epoch, gone: &gone, ..Asked::of(record, &named) }.decide(Change::ReportedByClient)
 }
 
 /// Some servers are dead.
 pub fn servers_dead(record: &ChunkRecord, dead: impl Fn(ServerId) -> bool) -> Transition {
-    without(record, dead)
+    Asked::of(record, &dead).decide(Change::ServersDead)
 }
 
 /// A live member turns out not to hold the chunk, which others hold.
 pub fn replica_lost(record: &ChunkRecord, server: ServerId) -> Transition {
-    without(record, |s| s == server)
+    Asked::of(record, &|s| s == server).decide(Change::ReplicaLost)
 }
 
 /// The primary says that `server` has caught up. `fit`: it is alive, and nothing is about to delete its copy.
+/// It takes the place of a member that is `leaving`, where there are members enough.
 pub fn caught_up(
     record: &ChunkRecord,
-    from: ServerId,
-    epoch: Epoch,
+    (from, epoch): (ServerId, Epoch),
     server: ServerId,
     fit: bool,
+    leaving: impl Fn(ServerId) -> bool,
 ) -> Transition {
-    same_epoch(record, epoch)?;
-    if record.primary() != Some(from) {
-        return Err(Unchanged::NotPrimary(from));
-    }
-    if record.has(server) {
-        return Err(Unchanged::Member);
-    }
-    if record.is_whole() {
-        return Err(Unchanged::Whole);
-    }
-    if !fit {
-        return Err(Unchanged::Unfit);
-    }
-    let mut in_sync = record.in_sync.clone();
-    in_sync.push(server);
-    Ok(next(record, in_sync))
+    let named = |s| s == server;
+    let asked = Asked::of(record, &named);
+    Asked { from: Some(from), epoch, joins: Some(server), fit, leaving: &leaving, ..asked }
+        .decide(Change::CaughtUp)
 }
 
 /// What to do about a replica that a server says it has.
@@ -131,36 +302,57 @@ pub enum Verdict {
     Ahead,
 }
 
-/// Judges the replica of `record`'s chunk that `server` holds at `epoch`.
-pub fn judge(record: &ChunkRecord, server: ServerId, epoch: Epoch) -> Verdict {
-    match (record.has(server), epoch.cmp(&record.epoch)) {
-        (true, std::cmp::Ordering::Equal) => Verdict::InStep,
-        (true, std::cmp::Ordering::Less) => Verdict::TellEpoch,
-        (true, std::cmp::Ordering::Greater) => Verdict::Ahead,
-        // It would refuse what the primary sends at the record's epoch, so it cannot be brought up to date.
-        (false, std::cmp::Ordering::Greater) => Verdict::Delete,
-        (false, _) if record.is_whole() => Verdict::Delete,
-        (false, _) => Verdict::BringUp,
+impl Verdict {
+    /// In a few words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::InStep => "nothing",
+            Self::TellEpoch => "`SetEpoch` to it",
+            Self::BringUp => "`AddReplica` to the primary",
+            Self::Delete => "`Delete` to it",
+            Self::Ahead => "nothing; an error is logged: was the master's data set back?",
+        }
     }
 }
 
-fn same_epoch(record: &ChunkRecord, asked: Epoch) -> Result<(), Unchanged> {
-    if record.epoch == asked { Ok(()) } else { Err(Unchanged::OtherEpoch { asked, current: record.epoch }) }
+/// How the epoch of a replica compares with the record's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Below it.
+    Below,
+    /// Equal.
+    Equal,
+    /// Above it.
+    Above,
 }
 
-fn without(record: &ChunkRecord, drop: impl Fn(ServerId) -> bool) -> Transition {
-    let in_sync: Vec<_> = record.in_sync.iter().copied().filter(|s| !drop(*s)).collect();
-    if in_sync.len() == record.in_sync.len() {
-        return Err(Unchanged::NotMember);
-    }
-    if in_sync.len() < record.majority() {
-        return Err(Unchanged::BelowMajority { remaining: in_sync.len(), needed: record.majority() });
-    }
-    Ok(next(record, in_sync))
-}
+/// What is judged: whether the server is in the set, its replica's epoch, and whether a copy is wanted (`None`: either way).
+pub type Replica = (bool, Held, Option<bool>);
 
-fn next(record: &ChunkRecord, in_sync: Vec<ServerId>) -> ChunkRecord {
-    ChunkRecord { epoch: Epoch(record.epoch.0 + 1), in_sync, ..record.clone() }
+/// For each kind of reported replica what is done about it.
+pub const VERDICTS: [(Replica, Verdict); 8] = [
+    ((true, Held::Equal, None), Verdict::InStep),
+    ((true, Held::Below, None), Verdict::TellEpoch),
+    ((true, Held::Above, None), Verdict::Ahead),
+    // It would refuse what the primary sends at the record's epoch, so it cannot be brought up to date.
+    ((false, Held::Above, None), Verdict::Delete),
+    ((false, Held::Below, Some(true)), Verdict::BringUp),
+    ((false, Held::Equal, Some(true)), Verdict::BringUp),
+    ((false, Held::Below, Some(false)), Verdict::Delete),
+    ((false, Held::Equal, Some(false)), Verdict::Delete),
+];
+
+/// Judges the replica of `record`'s chunk that `server` holds at `epoch`. `wanted`: see [`wants_copy`].
+pub fn judge(record: &ChunkRecord, server: ServerId, epoch: Epoch, wanted: bool) -> Verdict {
+    let held = match epoch.cmp(&record.epoch) {
+        std::cmp::Ordering::Less => Held::Below,
+        std::cmp::Ordering::Equal => Held::Equal,
+        std::cmp::Ordering::Greater => Held::Above,
+    };
+    let fits =
+        |(member, h, w): Replica| member == record.has(server) && h == held && w.is_none_or(|w| w == wanted);
+    let found = VERDICTS.iter().find(|(replica, _)| fits(*replica));
+    found.map_or(Verdict::InStep, |(_, verdict)| *verdict)
 }
 
 #[cfg(test)]
@@ -226,26 +418,42 @@ mod tests {
     #[test]
     fn who_has_caught_up_joins_last() {
         let r = record(2, &[B, C]);
-        assert_eq!(caught_up(&r, B, Epoch(2), A, true), Ok(record(3, &[B, C, A])));
-        assert_eq!(caught_up(&r, C, Epoch(2), A, true), Err(Unchanged::NotPrimary(C)));
-        assert_eq!(caught_up(&r, B, Epoch(2), C, true), Err(Unchanged::Member));
-        assert_eq!(caught_up(&r, B, Epoch(2), A, false), Err(Unchanged::Unfit));
-        assert_eq!(caught_up(&record(2, &[A, B, C]), A, Epoch(2), D, true), Err(Unchanged::Whole));
+        let joins = |r: &ChunkRecord, from, server, fit| caught_up(r, from, server, fit, |_| false);
+        assert_eq!(joins(&r, (B, Epoch(2)), A, true), Ok(record(3, &[B, C, A])));
+        assert_eq!(joins(&r, (C, Epoch(2)), A, true), Err(Unchanged::NotPrimary(C)));
+        assert_eq!(joins(&r, (B, Epoch(2)), C, true), Err(Unchanged::Member));
+        assert_eq!(joins(&r, (B, Epoch(2)), A, false), Err(Unchanged::Unfit));
+        assert_eq!(joins(&record(2, &[A, B, C]), (A, Epoch(2)), D, true), Err(Unchanged::Whole));
         let late = Err(Unchanged::OtherEpoch { asked: Epoch(1), current: Epoch(2) });
-        assert_eq!(caught_up(&r, B, Epoch(1), A, true), late);
+        assert_eq!(joins(&r, (B, Epoch(1)), A, true), late);
+    }
+
+    #[test]
+    fn who_has_caught_up_takes_the_place_of_one_that_leaves() {
+        let r = record(2, &[A, B, C]);
+        let leaves = |leaving: &'static [ServerId]| {
+            move |r: &ChunkRecord| {
+                caught_up(r, (r.in_sync[0], r.epoch), D, true, |s| leaving.contains(&s)).map(|r| r.in_sync)
+            }
+        };
+        assert_eq!(leaves(&[B])(&r), Ok(vec![A, C, D]));
+        assert_eq!(leaves(&[A])(&r), Ok(vec![B, C, D]), "even the primary");
+        assert_eq!(leaves(&[A, B])(&r), Ok(vec![A, C, D]), "one for one");
+        assert_eq!(leaves(&[A])(&record(2, &[A, B])), Ok(vec![A, B, D]), "not before there are enough");
+        assert!(wants_copy(&r, |s| s == A) && !wants_copy(&r, |s| s == D));
     }
 
     #[test]
     fn a_reported_replica_is_judged_by_set_and_epoch() {
         let whole = record(5, &[A, B, C]);
-        assert_eq!(judge(&whole, A, Epoch(5)), Verdict::InStep);
-        assert_eq!(judge(&whole, A, Epoch(4)), Verdict::TellEpoch);
-        assert_eq!(judge(&whole, A, Epoch(6)), Verdict::Ahead);
-        assert_eq!(judge(&whole, D, Epoch(4)), Verdict::Delete);
-        assert_eq!(judge(&whole, D, Epoch(6)), Verdict::Delete);
+        assert_eq!(judge(&whole, A, Epoch(5), false), Verdict::InStep);
+        assert_eq!(judge(&whole, A, Epoch(4), false), Verdict::TellEpoch);
+        assert_eq!(judge(&whole, A, Epoch(6), false), Verdict::Ahead);
+        assert_eq!(judge(&whole, D, Epoch(4), false), Verdict::Delete);
+        assert_eq!(judge(&whole, D, Epoch(6), false), Verdict::Delete);
         let wounded = record(5, &[A, B]);
-        assert_eq!(judge(&wounded, C, Epoch(4)), Verdict::BringUp);
-        assert_eq!(judge(&wounded, C, Epoch(5)), Verdict::BringUp);
-        assert_eq!(judge(&wounded, C, Epoch(6)), Verdict::Delete);
+        assert_eq!(judge(&wounded, C, Epoch(4), true), Verdict::BringUp);
+        assert_eq!(judge(&wounded, C, Epoch(5), true), Verdict::BringUp);
+        assert_eq!(judge(&wounded, C, Epoch(6), true), Verdict::Delete);
     }
 }

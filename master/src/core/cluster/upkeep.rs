@@ -26,6 +26,7 @@ enum Plan {
 
 impl Cluster {
     pub(super) fn tick(&mut self, work: &mut Work<'_>) {
+        self.check_maintenance(work);
         self.check_leases(work);
         self.read_garbage(work);
         self.audit_step(work);
@@ -70,7 +71,7 @@ impl Cluster {
         self.repairs.wake(work.now);
         for chunk in self.repairs.ready(LOOK) {
             let record = match work.chunk(chunk) {
-                Ok(Some(record)) if !record.is_whole() => record,
+                Ok(Some(record)) if self.wants_copy(&record) => record,
                 Ok(_) => {
                     self.repairs.forget(chunk);
                     continue;
@@ -104,11 +105,15 @@ impl Cluster {
             return Plan::Nobody;
         };
         let fit: Vec<_> = self.servers.values().filter(|s| self.may_take(record, s)).collect();
-        if fit.is_empty() {
+        if fit.is_empty() || self.is_spared(record, &fit) {
             return Plan::Nobody;
         }
-        let free: Vec<_> = fit.into_iter().filter(|s| self.repairs.load(s.record.id) < most).collect();
-        if free.is_empty() || self.repairs.load(primary) >= most {
+        let free: Vec<_> = fit.iter().copied().filter(|s| self.repairs.load(s.record.id) < most).collect();
+        let failed = self.repairs.last_target(record.chunk);
+        let stale = |s: &&Server| s.replicas.epoch(record.chunk).is_some() && Some(s.record.id) != failed;
+        // What an old copy lacks is sent sooner than a new one, even if it has to wait.
+        let waits = fit.iter().any(stale) && !free.iter().any(stale);
+        if free.is_empty() || waits || self.repairs.load(primary) >= most {
             return Plan::Busy;
         }
         let Some(target) = self.choose(work, record, &free) else { return Plan::Busy };
@@ -117,15 +122,30 @@ impl Cluster {
         Plan::Go(link, Flight { primary, target, command, since: work.now })
     }
 
-    /// Whether the server can be brought up to date: it has an old copy, or space for a new one.
+    /// Whether the server can be brought up to date: it has an old copy, or may take a new one.
     fn may_take(&self, record: &ChunkRecord, server: &Server) -> bool {
         let id = server.record.id;
         let held = server.replicas.epoch(record.chunk);
         server.is_settled()
+            && !server.is_leaving()
             && !record.has(id)
             && !self.deletes.is_pending(id, record.chunk)
             && held.is_none_or(|epoch| epoch <= record.epoch)
-            && (held.is_some() || self.has_space(server))
+            && (held.is_some() || (server.takes_new() && self.has_space(server)))
+    }
+
+    /// Whether the copies that are missing are on servers in maintenance, which will be back. Not while fewer than a majority are
+    /// alive; and what is there of them is brought up to date. `fit`: those that could take a copy.
+    fn is_spared(&self, record: &ChunkRecord, fit: &[&Server]) -> bool {
+        let stale = |s: &Server| !record.has(s.record.id) && s.replicas.epoch(record.chunk).is_some();
+        if fit.iter().any(|s| stale(s)) {
+            return false;
+        }
+        let staying = record.in_sync.iter().filter(|s| !self.is_leaving(**s)).count();
+        let missing = (record.wanted as usize).saturating_sub(staying);
+        let spared = self.servers.values().filter(|s| s.is_spared() && stale(s)).count();
+        let alive = |s: &&ServerId| self.servers.get(s).is_some_and(Server::is_alive);
+        spared >= missing && record.in_sync.iter().filter(alive).count() >= record.majority()
     }
 
     /// One with an old copy if there is one, the newest first; else by free space, on another rack if
@@ -214,6 +234,7 @@ impl Cluster {
         };
         let held = self.servers.get(&id).and_then(|s| s.replicas.epoch(chunk));
         let is_target = self.repairs.flight(chunk).is_some_and(|f| f.target == id);
-        !record.has(id) && !is_target && (record.is_whole() || held.is_some_and(|e| e > record.epoch))
+        let superfluous = !self.wants_copy(&record) || held.is_some_and(|e| e > record.epoch);
+        !record.has(id) && !is_target && superfluous
     }
 }

@@ -1,6 +1,7 @@
 //! The cluster core against fake chunkservers.
 
 mod fake;
+mod orders;
 mod random;
 mod scenarios;
 mod world;

@@ -38,6 +38,7 @@ fn step(w: &mut World) {
                 .replicas
                 .insert(1_000_000 + w.now.0, super::fake::Replica { epoch: 3, in_sync: Vec::new() }),
         ),
+        20 if w.random().is_multiple_of(3) => order(w, n),
         20 if w.random().is_multiple_of(4) => w.restart_master_gently(),
         _ => {
             let ms = 100 * (1 + w.random() % 20);
@@ -45,6 +46,16 @@ fn step(w: &mut World) {
         }
     }
     w.settle();
+}
+
+fn order(w: &mut World, n: usize) {
+    let order = match w.random() % 4 {
+        0 => Order::Drain,
+        1 => Order::Maintain(1_000 + w.random() % 20_000),
+        _ => Order::Resume,
+    };
+    let server = w.server(n);
+    w.deliver(Event::Ordered { server, order });
 }
 
 fn restart(w: &mut World, n: usize) {
@@ -118,6 +129,8 @@ fn run(seed: u64, servers: usize, steps: usize) -> World {
     let mut w = World::new(seed, servers);
     (0..steps).for_each(|_| step(&mut w));
     for n in 0..servers {
+        let server = w.server(n);
+        w.deliver(Event::Ordered { server, order: Order::Resume });
         w.fakes[n].hung = false;
         restart(&mut w, n);
         if w.fakes[n].link.is_none() {

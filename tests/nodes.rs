@@ -1,0 +1,144 @@
+//! `cairn node drain|maintenance|resume` on a running cluster.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use common::{Cluster, cairn, eventually, text};
+use serde_json::Value;
+
+/// A chunkserver beside those of `cairn up`.
+struct Extra(Child);
+
+impl Extra {
+    fn start(cluster: &Cluster, alive: usize) -> Self {
+        let mut command = cairn();
+        command.args(["chunkserver", "--listen", "127.0.0.1:0", "--master", &cluster.master_address()]);
+        command.arg("--data").arg(cluster.data().join("extra")).stderr(Stdio::null());
+        let extra = Self(command.spawn().unwrap());
+        eventually(Duration::from_secs(20), "the fourth server is alive", || cluster.alive() == alive);
+        extra
+    }
+}
+
+impl Drop for Extra {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn node(cluster: &Cluster, args: &[&str]) -> Output {
+    let mut command: Command = cairn();
+    command.arg("node").args(args).arg("--data").arg(cluster.data());
+    command.output().unwrap()
+}
+
+/// The id of the server that runs as `name`.
+fn id(cluster: &Cluster, name: &str) -> String {
+    let pid = cluster.pid(name);
+    let status = cluster.status();
+    let servers = status["chunkservers"].as_array().unwrap();
+    servers.iter().find(|s| s["pid"] == pid).unwrap()["id"].to_string()
+}
+
+fn state(cluster: &Cluster, id: &str) -> String {
+    let status = cluster.status();
+    let servers = status["chunkservers"].as_array().unwrap();
+    let id: u64 = id.parse().unwrap();
+    let server = servers.iter().find(|s| s["id"] == id).unwrap();
+    server["state"].as_str().unwrap().to_owned()
+}
+
+fn sets(path: &std::path::Path) -> Vec<Value> {
+    let output = cairn().arg("file").arg(path).arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let file: Value = serde_json::from_slice(&output.stdout).unwrap();
+    file["chunks"].as_array().unwrap().iter().map(|c| c["in_sync"].clone()).collect()
+}
+
+#[test]
+fn a_drained_server_can_be_switched_off() {
+    let cluster = Cluster::start();
+    let paths: Vec<_> = (0..6).map(|n| cluster.mount().join(format!("f{n}"))).collect();
+    let content = |n: usize| common::pattern(n as u64, 300_000);
+    for (n, path) in paths.iter().enumerate() {
+        fs::write(path, content(n)).unwrap();
+        fs::File::open(path).unwrap().sync_all().unwrap();
+    }
+    let drained = id(&cluster, "cs1");
+    // With three servers and three copies there is nowhere to go: that is said, and nothing is lost.
+    let blocked = node(&cluster, &["drain", &drained, "--wait"]);
+    assert!(!blocked.status.success());
+    assert!(text(&blocked).contains("no other chunkserver to go to"), "{}", text(&blocked));
+    assert_eq!(cluster.status()["chunks"]["under_replicated"], 0);
+    let _extra = Extra::start(&cluster, 3);
+    let done = node(&cluster, &["drain", &drained, "--wait"]);
+    assert!(done.status.success(), "{}", text(&done));
+    assert!(text(&done).contains("can be switched off"), "{}", text(&done));
+    assert_eq!(state(&cluster, &drained), "draining");
+    let drained_id: u64 = drained.parse().unwrap();
+    for path in &paths {
+        for set in sets(path) {
+            let set = set.as_array().unwrap();
+            assert!(set.len() == 3 && !set.contains(&drained_id.into()), "{set:?}");
+        }
+    }
+    cluster.signal("cs1", libc::SIGSTOP);
+    let new = cluster.mount().join("new");
+    fs::write(&new, content(9)).unwrap();
+    fs::File::open(&new).unwrap().sync_all().unwrap();
+    for (n, path) in paths.iter().enumerate() {
+        assert!(fs::read(path).unwrap() == content(n));
+    }
+    assert_eq!(cluster.status()["chunks"]["under_replicated"], 0);
+    cluster.signal("cs1", libc::SIGCONT);
+    let resumed = node(&cluster, &["resume", &drained, "--wait"]);
+    assert!(resumed.status.success(), "{}", text(&resumed));
+    assert_eq!(state(&cluster, &drained), "alive");
+}
+
+#[test]
+fn a_server_in_maintenance_is_not_replaced() {
+    let cluster = Cluster::start();
+    let path = cluster.mount().join("f");
+    fs::write(&path, common::pattern(1, 300_000)).unwrap();
+    fs::File::open(&path).unwrap().sync_all().unwrap();
+    let _extra = Extra::start(&cluster, 4);
+    let before = sets(&path);
+    let resting = before[0][1].to_string();
+    let name = ["cs1", "cs2", "cs3"].into_iter().find(|n| id(&cluster, n) == resting).unwrap();
+    let ordered = node(&cluster, &["maintenance", &resting, "--wait"]);
+    assert!(text(&ordered).contains("maintenance, for"), "{}", text(&ordered));
+    cluster.signal(name, libc::SIGSTOP);
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(state(&cluster, &resting), "maintenance");
+    assert_eq!(sets(&path), before, "nobody wrote, so nothing changed");
+    // A write does not wait for it.
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&common::pattern(2, 300_000), 0).unwrap();
+    file.sync_all().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(sets(&path)[0].as_array().unwrap().len(), 2, "and no other takes its place");
+    cluster.signal(name, libc::SIGCONT);
+    eventually(Duration::from_secs(20), "it is brought up to date", || {
+        sets(&path)[0].as_array().unwrap().len() == 3
+    });
+    assert!(sets(&path)[0].as_array().unwrap().contains(&resting.parse::<u64>().unwrap().into()));
+    assert!(node(&cluster, &["resume", &resting, "--wait"]).status.success());
+    assert_eq!(state(&cluster, &resting), "alive");
+}
+
+#[test]
+fn orders_that_make_no_sense_are_refused_by_name() {
+    let cluster = Cluster::shared();
+    let unknown = node(&cluster, &["drain", "77"]);
+    assert!(!unknown.status.success() && text(&unknown).contains("no chunkserver 77"), "{}", text(&unknown));
+    let forever = node(&cluster, &["maintenance", "1", "--for", "1000h"]);
+    assert!(!forever.status.success() && text(&forever).contains("30 days"), "{}", text(&forever));
+}
