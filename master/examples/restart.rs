@@ -86,7 +86,9 @@ async fn serve(dir: &str) -> Outcome {
     let addr = ready.await?;
     let serving = start.elapsed();
     let (to, outgoing) = tokio::sync::mpsc::channel(4);
-    let hello = rpc::Hello { protocol: cairn_proto::PROTOCOL, ..rpc::Hello::default() };
+    // Takes the place of the one before, as a mount does that was killed.
+    let (mount_dir, boot_id) = ("/mnt".into(), "this machine".into());
+    let hello = rpc::Hello { protocol: cairn_proto::PROTOCOL, mount_dir, boot_id, ..rpc::Hello::default() };
     let lookup = rpc::Lookup { parent: 2, name: "file-00000500.txt".into() };
     let lookup = rpc::Op { id: 1, op: Some(Op::Lookup(lookup)), at: None };
     for msg in [Msg::Hello(hello), Msg::Op(lookup)] {
@@ -99,7 +101,9 @@ async fn serve(dir: &str) -> Outcome {
         if let Some(rpc::master_message::Msg::Reply(reply)) = message.msg {
             let found = matches!(reply.result, Some(rpc::reply::Result::Attr(_)));
             let answered = start.elapsed();
-            println!("listening after {serving:.0?}, first look-up answered after {answered:.0?}, found: {found}");
+            println!(
+                "listening after {serving:.0?}, first look-up answered after {answered:.0?}, found: {found}"
+            );
             return Ok(());
         }
     }
