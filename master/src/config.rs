@@ -21,6 +21,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// A chunkserver serves for so long after the sending of its last acknowledged heartbeat.
     pub lease: Duration,
+    /// Whose the root directory of a new cluster is: user and group.
+    pub owner: (u32, u32),
 }
 
 impl Default for Config {
@@ -34,6 +36,7 @@ impl Default for Config {
             session_ttl: Duration::from_secs(10),
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(3),
+            owner: (0, 0),
         }
     }
 }

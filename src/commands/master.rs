@@ -62,6 +62,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         session_ttl: args.session_ttl,
         heartbeat: args.heartbeat,
         lease: args.lease,
+        owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
     };
     process::runtime()?.block_on(async {
         let stop = process::terminated()?;

@@ -13,7 +13,7 @@ use super::Outbox;
 use crate::core::Millis;
 use crate::core::cluster::{self, Cluster, LinkId, ServerRecord};
 use crate::core::namespace;
-use crate::core::records::{self, Counters, Moment, Session, decode};
+use crate::core::records::{self, Counters, Inode, Moment, Session, decode};
 use crate::core::scratch::{Batch, Scratch};
 use crate::core::sessions::{ConnectionId, Sessions};
 use crate::core::view::ViewError;
@@ -121,7 +121,8 @@ fn make(
     let identity = Identity { cluster_id, chunk_size: config.chunk_size };
     let mut value = identity.cluster_id.to_vec();
     value.extend_from_slice(&identity.chunk_size.to_be_bytes());
-    let root = namespace::root(wall).encode();
+    let (uid, gid) = config.owner;
+    let root = Inode { uid, gid, ..namespace::root(wall) }.encode();
     store.commit(Batch::from([
         (keys::CLUSTER_ID.to_vec(), Some(Bytes::from(value))),
         (keys::COUNTERS.to_vec(), Some(Counters::fresh().encode())),
