@@ -88,7 +88,8 @@ impl State {
             Effect::Close { link, reason } => turn.out.push(Outgoing::Link(link, Err(reason))),
             Effect::AnswerClient { token, chunk } => {
                 if let Some((to, id)) = self.reports.remove(&token) {
-                    let chunks = rpc::Chunks { chunks: chunk.into_iter().collect() };
+                    let chunks =
+                        rpc::Chunks { chunks: chunk.into_iter().collect(), ..rpc::Chunks::default() };
                     let result = Some(rpc::reply::Result::Chunks(chunks));
                     turn.reply(to, rpc::Reply { id, result, ..rpc::Reply::default() });
                 }

@@ -15,6 +15,10 @@ use crate::core::view::{View, ViewError};
 
 /// The most chunks that one operation finds or makes.
 const COUNT_MAX: u32 = 1_024;
+/// The most neighbours that one operation finds.
+const NEIGHBOURS_MAX: u32 = 256;
+/// Records looked at for each neighbour that is wanted, at most: a large file in between has many.
+const LOOKED_AT: u32 = 4;
 
 /// A chunk's record, if it exists.
 ///
@@ -89,7 +93,33 @@ pub(super) fn get(s: &Scratch<'_>, op: &rpc::GetChunks) -> Done {
     check_file(s, inode)?;
     let to = op.from.saturating_add(u64::from(op.count.min(COUNT_MAX)));
     let chunks = infos(s, &present(s, inode, op.from, to)?)?;
-    Ok(Some(Body2::Chunks(rpc::Chunks { chunks })))
+    let neighbours = neighbours(s, inode, op.neighbours.min(NEIGHBOURS_MAX))?;
+    Ok(Some(Body2::Chunks(rpc::Chunks { chunks, neighbours })))
+}
+
+/// The first chunks of the next files by inode number. Whoever reads many small files one after the other need not ask
+/// for each.
+fn neighbours(s: &Scratch<'_>, inode: InodeId, wanted: u32) -> Result<Vec<rpc::Neighbour>, Fail> {
+    if wanted == 0 {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<(InodeId, ChunkId)> = Vec::new();
+    let mut left = wanted * LOOKED_AT;
+    let next = keys::file_chunks(InodeId(inode.0.saturating_add(1)));
+    s.scan(&[keys::FILE_CHUNK], &next, &mut |key, value| {
+        if let (Some(file), Some(0), Ok(chunk)) = (keys::head_id(key), keys::tail_id(key), chunk_id(value)) {
+            found.push((InodeId(file), chunk));
+        }
+        left -= 1;
+        left > 0 && found.len() < wanted as usize
+    })?;
+    // They are a favour: one that cannot be told is left out.
+    let told = |(file, chunk): &(InodeId, ChunkId)| {
+        let size = inodes::load(s, *file).ok()?.size;
+        let chunk = chunk_record(s, *chunk).ok()??.info();
+        Some(rpc::Neighbour { chunk: Some(chunk), size })
+    };
+    Ok(found.iter().filter_map(told).collect())
 }
 
 pub(super) fn alloc(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &rpc::AllocChunks) -> Done {
@@ -111,7 +141,7 @@ pub(super) fn alloc(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &rpc::AllocChu
             None => all.push((index, make(s, c, inode, index)?)),
         }
     }
-    Ok(Some(Body2::Chunks(rpc::Chunks { chunks: infos(s, &all)? })))
+    Ok(Some(Body2::Chunks(rpc::Chunks { chunks: infos(s, &all)?, ..rpc::Chunks::default() })))
 }
 
 fn make(s: &mut Scratch<'_>, c: &mut Context<'_>, inode: InodeId, index: u64) -> Result<ChunkId, Fail> {

@@ -131,12 +131,34 @@ fn chunks_are_made_where_there_are_none_and_dropped_where_asked() {
         other => panic!("{other:?}"),
     };
     assert_eq!(chunks(n.run(alloc(file, 0, 3))), [(0, 2), (1, 1), (2, 3)]);
-    let get = Body::GetChunks(rpc::GetChunks { inode: file, from: 1, count: 9 });
+    let get = Body::GetChunks(rpc::GetChunks { inode: file, from: 1, count: 9, neighbours: 0 });
     assert_eq!(chunks(n.run(get.clone())), [(1, 1), (2, 3)]);
     n.attr(Body::DropChunks(rpc::DropChunks { inode: file, from: 2, to: u64::MAX }));
     assert_eq!(chunks(n.run(get)), [(1, 1)]);
     let dir = n.attr(make(ROOT, "d", DIR)).inode;
     assert_eq!(n.errno(alloc(dir, 0, 1)), errno::EISDIR.0);
+}
+
+#[test]
+fn neighbours_are_the_next_files_with_a_first_chunk() {
+    let mut n = Namespace::new();
+    let files: Vec<u64> = (0..6).map(|i| n.attr(make(ROOT, &format!("f{i}"), FILE)).inode).collect();
+    // The second has no chunk, the third none at its beginning.
+    for (file, from, count) in [(0, 0, 1), (2, 1, 4), (3, 0, 2), (4, 0, 1), (5, 0, 1)] {
+        n.run(alloc(files[file], from, count));
+    }
+    n.attr(Body::Grow(rpc::Grow { inode: files[3], size: 77, mtime: None, atime: None }));
+    let mut ask = |inode: u64, neighbours: u32| {
+        let get = Body::GetChunks(rpc::GetChunks { inode, from: 0, count: 1, neighbours });
+        let Some(Body2::Chunks(found)) = n.run(get).result else { panic!() };
+        let told = |n: &rpc::Neighbour| n.chunk.as_ref().map(|c| (c.inode, c.index, n.size));
+        (found.chunks.len(), found.neighbours.iter().filter_map(told).collect::<Vec<_>>())
+    };
+    assert_eq!(ask(files[0], 0), (1, vec![]));
+    assert_eq!(ask(files[0], 2), (1, vec![(files[3], 0, 77), (files[4], 0, 0)]));
+    assert_eq!(ask(files[1], 9), (0, vec![(files[3], 0, 77), (files[4], 0, 0), (files[5], 0, 0)]));
+    assert_eq!(ask(files[5], u32::MAX), (1, vec![]));
+    assert_eq!(ask(files[0], 1), (1, vec![]), "what lies in between bounds the search");
 }
 
 #[test]
