@@ -4,6 +4,7 @@ use super::core::Millis;
 use super::core::dirty::Dirty;
 use super::path::DataPath;
 use super::prefetched::Prefetched;
+use super::siblings::Sibling;
 use crate::engine::error::FsError;
 use cairn_proto::InodeId;
 use parking_lot::{Mutex, MutexGuard};
@@ -16,6 +17,8 @@ use tokio::sync::Notify;
 pub struct FileData {
     pub(super) inode: InodeId,
     pub(super) path: Arc<DataPath>,
+    /// The size when this mount began to use it: what lies behind has no chunks but those made since.
+    pub(super) size_before: u64,
     pub(super) state: Mutex<State>,
     /// Something ended that others may wait for.
     pub(super) progress: Notify,
@@ -48,7 +51,7 @@ impl FileData {
             registered: false,
             forgotten: false,
         };
-        Self { inode, path, state: Mutex::new(state), progress: Notify::new() }
+        Self { inode, path, size_before: size, state: Mutex::new(state), progress: Notify::new() }
     }
 
     /// Whose contents.
@@ -59,6 +62,11 @@ impl FileData {
     /// The size, dirty data included.
     pub fn size(&self) -> u64 {
         self.state.lock().size
+    }
+
+    /// Whether a chunk can only be there if it was made since this mount uses the file.
+    pub(super) fn is_new(&self, index: u64) -> bool {
+        self.path.is_exclusive() && index * self.path.chunk_size() >= self.size_before
     }
 
     /// What the master says (shared mode). Ignored while there is dirty data.
@@ -92,6 +100,13 @@ impl FileData {
 
     pub(super) fn error(&self) -> Option<FsError> {
         self.state.lock().error.clone()
+    }
+
+    /// Takes over what was read in advance, before others see the file.
+    pub(super) fn adopt(self: &Arc<Self>, sibling: Sibling) {
+        let now = self.path.now();
+        self.state.lock().ahead.adopt(sibling, now);
+        self.path.note_reader(self);
     }
 
     /// Forgets read-ahead (dirty data stays).

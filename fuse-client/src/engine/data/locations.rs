@@ -104,6 +104,19 @@ impl Locations {
         self.service.get_chunks(inode, from, count).await
     }
 
+    /// Files that follow `after` by their numbers, and their sizes; their first chunks' locations are remembered.
+    pub async fn neighbours(&self, after: InodeId, count: u32) -> Result<Vec<(InodeId, u64)>, FsError> {
+        let before = self.cache.lock().forgotten;
+        let mut found = Vec::new();
+        for neighbour in self.service.neighbours(after, count).await? {
+            let Some(chunk) = neighbour.chunk else { continue };
+            let inode = InodeId(chunk.inode);
+            self.remember((inode, chunk.index), Some(Arc::new(chunk)), before);
+            found.push((inode, neighbour.size));
+        }
+        Ok(found)
+    }
+
     /// Reports replicas that could not be used; where the chunk is after that.
     pub async fn report(
         &self,
@@ -238,6 +251,7 @@ impl Locations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cairn_proto::rpc::Neighbour;
     use futures::FutureExt;
     use futures::future::BoxFuture;
 
@@ -247,6 +261,9 @@ mod tests {
     impl ChunkService for Master {
         fn get_chunks(&self, _: InodeId, _: u64, _: u32) -> BoxFuture<'_, Result<Vec<ChunkInfo>, FsError>> {
             async { Ok(vec![self.0.lock().clone()]) }.boxed()
+        }
+        fn neighbours(&self, _: InodeId, _: u32) -> BoxFuture<'_, Result<Vec<Neighbour>, FsError>> {
+            async { Ok(Vec::new()) }.boxed()
         }
         fn alloc_chunks(
             &self,

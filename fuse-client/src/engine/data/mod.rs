@@ -16,6 +16,7 @@ mod read;
 mod resize;
 mod send;
 mod service;
+mod siblings;
 mod write;
 
 pub use config::DataConfig;

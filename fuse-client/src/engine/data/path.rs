@@ -6,6 +6,7 @@ use super::locations::Locations;
 use super::memory::Memory;
 use super::peers::Peers;
 use super::primary::Replicas;
+use super::siblings::Siblings;
 use super::{ChunkService, DataConfig, WriteBackObserver};
 use crate::engine::error::FsError;
 use cairn_proto::InodeId;
@@ -38,6 +39,8 @@ pub struct DataPath {
     dirty: Mutex<HashMap<InodeId, Arc<FileData>>>,
     /// Files that may hold read-ahead.
     readers: Mutex<HashMap<InodeId, Weak<FileData>>>,
+    /// Small files that may be opened next.
+    pub(super) siblings: Siblings,
     observer: RwLock<Option<Arc<dyn WriteBackObserver>>>,
     started: Instant,
 }
@@ -72,6 +75,7 @@ impl DataPath {
             files: Mutex::default(),
             dirty: Mutex::default(),
             readers: Mutex::default(),
+            siblings: Siblings::default(),
             observer: RwLock::default(),
             started: Instant::now(),
         });
@@ -102,6 +106,7 @@ impl DataPath {
     /// False: nothing is cached from now on (call [`Self::flush_all`] and [`Self::drop_caches`] after it).
     pub fn set_exclusive(&self, exclusive: bool) {
         self.replicas.locations.set_exclusive(exclusive);
+        self.siblings.clear();
         // What a reader of the other mode still puts there is not looked at.
         self.live_files().iter().for_each(|f| f.drop_cache());
     }
@@ -121,6 +126,7 @@ impl DataPath {
     /// Forgets locations and read-ahead of every file (dirty data stays).
     pub fn drop_caches(&self) {
         self.replicas.locations.clear();
+        self.siblings.clear();
         self.live_files().iter().for_each(|f| f.drop_cache());
     }
 
@@ -148,8 +154,20 @@ impl DataPath {
             return file;
         }
         let file = Arc::new(FileData::new(self.clone(), inode, size));
+        if let Some(sibling) = self.siblings.take(inode).filter(|_| self.is_exclusive()) {
+            file.adopt(sibling);
+        }
         files.insert(inode, Arc::downgrade(&file));
         file
+    }
+
+    /// Does something while nobody can begin to use the inode, if nobody uses it.
+    pub(super) fn unless_in_use<T>(&self, inode: InodeId, then: impl FnOnce() -> Option<T>) -> Option<T> {
+        let files = self.files.lock();
+        if files.get(&inode).is_some_and(|f| f.strong_count() > 0) {
+            return None;
+        }
+        then()
     }
 
     /// Starts to write back everything dirty in any file.
@@ -214,6 +232,7 @@ impl DataPath {
         let now = self.now();
         let written = now.checked_sub(self.config.flush_delay.as_millis() as Millis);
         let read = now.saturating_sub(READ_AHEAD_KEPT);
+        self.siblings.expire(read);
         let mut files = self.dirty_files();
         files.extend(self.readers.lock().drain().filter_map(|(_, f)| f.upgrade()));
         for file in files {

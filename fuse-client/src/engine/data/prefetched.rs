@@ -3,6 +3,7 @@
 use super::core::Millis;
 use super::core::read_ahead::{Plan, ReadAhead, cut};
 use super::memory::{Lease, Memory};
+use super::siblings::Sibling;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -77,6 +78,14 @@ impl Prefetched {
             fetches.push(Fetch { range, id, done });
         }
         fetches
+    }
+
+    /// Takes over the beginning of the file, which was read in advance before the file was in use.
+    pub fn adopt(&mut self, sibling: Sibling, now: Millis) {
+        self.next += 1;
+        self.used = now;
+        let Sibling { size: end, content, memory, .. } = sibling;
+        self.ranges.insert(0, Entry { end, id: self.next, content, _memory: memory });
     }
 
     /// A fetch has ended; `None`: it failed.

@@ -38,6 +38,8 @@ pub(super) struct ChunkWrite {
     /// Offset in the chunk, bytes.
     pub offset: u32,
     pub body: Body,
+    /// Probably there is no such chunk yet.
+    pub new: bool,
     /// Acknowledge only when everything acknowledged so far, and this, is stable.
     pub sync: bool,
 }
@@ -47,6 +49,17 @@ pub(super) enum Body {
     Data(Bytes),
     /// So many bytes become zeros.
     Zeros(u64),
+}
+
+/// What is done where there is no chunk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    /// It is a hole.
+    Hole,
+    /// It is made.
+    Make,
+    /// The same, and that it is absent is so likely that the master is not asked before.
+    MakeAtOnce,
 }
 
 /// A request to a primary, ready to be sent any number of times.
@@ -107,7 +120,8 @@ impl Replicas {
             Body::Zeros(_) => (Vec::new(), 0),
         };
         let id = self.next_write.fetch_add(1, Ordering::Relaxed);
-        self.until_done(place, &Request::Write { write, id, crcs }, true).await?;
+        let absent = if write.new { Absent::MakeAtOnce } else { Absent::Make };
+        self.until_done(place, &Request::Write { write, id, crcs }, absent).await?;
         self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -115,18 +129,18 @@ impl Replicas {
     /// Zeroes a part of a chunk, if there is one.
     pub async fn zero(&self, place: Place, offset: u32, len: u64) -> Result<(), FsError> {
         let id = self.next_write.fetch_add(1, Ordering::Relaxed);
-        let write = ChunkWrite { offset, body: Body::Zeros(len), sync: false };
-        self.until_done(place, &Request::Write { write, id, crcs: Vec::new() }, false).await
+        let write = ChunkWrite { offset, body: Body::Zeros(len), new: false, sync: false };
+        self.until_done(place, &Request::Write { write, id, crcs: Vec::new() }, Absent::Hole).await
     }
 
     /// Everything acknowledged of a chunk becomes stable.
     pub async fn sync(&self, place: Place) -> Result<(), FsError> {
-        self.until_done(place, &Request::Sync, false).await
+        self.until_done(place, &Request::Sync, Absent::Hole).await
     }
 
-    async fn until_done(&self, place: Place, request: &Request, alloc: bool) -> Result<(), FsError> {
+    async fn until_done(&self, place: Place, request: &Request, absent: Absent) -> Result<(), FsError> {
         let mut why = String::new();
-        let attempts = self.attempts(place, request, alloc, &mut why);
+        let attempts = self.attempts(place, request, absent, &mut why);
         match tokio::time::timeout(self.outage, attempts).await {
             Ok(result) => result,
             Err(_) => Err(FsError::TimedOut(why)),
@@ -137,11 +151,11 @@ impl Replicas {
         &self,
         place: Place,
         request: &Request,
-        alloc: bool,
+        absent: Absent,
         why: &mut String,
     ) -> Result<(), FsError> {
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
-        let mut asked = self.locate(place, alloc, false, &mut backoff, why).await?;
+        let mut asked = self.locate(place, absent, false, &mut backoff, why).await?;
         while let Some(chunk) = asked {
             let (step, text) = self.attempt(&chunk, request).await;
             if step == Step::Done {
@@ -155,14 +169,14 @@ impl Replicas {
                     let server = chunk.in_sync.first().copied().unwrap_or(0);
                     match self.locations.report(&chunk, server, failure).await {
                         Ok(now) if now.chunk == chunk.chunk => Some(now),
-                        _ => self.locate(place, alloc, true, &mut backoff, why).await?,
+                        _ => self.locate(place, absent, true, &mut backoff, why).await?,
                     }
                 }
                 Step::Wait => {
                     tokio::time::sleep(backoff.next(rand::random())).await;
-                    self.locate(place, alloc, true, &mut backoff, why).await?
+                    self.locate(place, absent, true, &mut backoff, why).await?
                 }
-                Step::Relocate | Step::Done => self.locate(place, alloc, true, &mut backoff, why).await?,
+                Step::Relocate | Step::Done => self.locate(place, absent, true, &mut backoff, why).await?,
             };
             if next.as_ref().is_some_and(|n| n.epoch == chunk.epoch) && step != Step::Wait {
                 tokio::time::sleep(backoff.next(rand::random())).await;
@@ -176,16 +190,19 @@ impl Replicas {
     async fn locate(
         &self,
         place: Place,
-        alloc: bool,
+        absent: Absent,
         afresh: bool,
         backoff: &mut Backoff,
         why: &mut String,
     ) -> Result<Option<Arc<ChunkInfo>>, FsError> {
         loop {
-            let found =
-                if afresh { self.locations.refresh(place).await } else { self.locations.get(place).await };
+            let found = match absent {
+                _ if afresh => self.locations.refresh(place).await,
+                Absent::MakeAtOnce => Ok(None),
+                Absent::Make | Absent::Hole => self.locations.get(place).await,
+            };
             let found = match found {
-                Ok(None) if alloc => self.locations.alloc(place).await.map(Some),
+                Ok(None) if absent != Absent::Hole => self.locations.alloc(place).await.map(Some),
                 other => other,
             };
             match found {

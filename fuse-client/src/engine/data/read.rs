@@ -158,6 +158,9 @@ impl FileData {
     /// Starts what should be read in advance, now that this range is read.
     fn read_ahead(self: &Arc<Self>, s: &mut State, range: Range<u64>) {
         let (size, path) = (s.size, &self.path);
+        if range.start == 0 {
+            path.read_from_start(self.inode, size);
+        }
         let fetches = s.ahead.plan(range, size, path.piece(), &path.read_memory, path.now());
         for fetch in fetches {
             self.path.runtime.spawn(self.clone().prefetch(fetch));

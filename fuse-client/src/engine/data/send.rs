@@ -103,9 +103,9 @@ impl FileData {
     }
 
     async fn send_extents(&self, extents: Vec<(u64, Bytes)>, index: u64, sync: bool) -> Result<(), FsError> {
-        let base = index * self.path.chunk_size();
+        let (base, new) = (index * self.path.chunk_size(), self.is_new(index));
         let write = |(at, data): (u64, Bytes)| {
-            let write = ChunkWrite { offset: (at - base) as u32, body: Body::Data(data), sync };
+            let write = ChunkWrite { offset: (at - base) as u32, body: Body::Data(data), new, sync };
             self.path.replicas.write((self.inode, index), write)
         };
         if let [_] = &extents[..] {

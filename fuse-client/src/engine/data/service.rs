@@ -1,7 +1,7 @@
 //! What the data path needs from elsewhere: the master's word on chunks, and somebody to tell.
 
 use crate::engine::error::FsError;
-use cairn_proto::rpc::{ChunkInfo, Failure};
+use cairn_proto::rpc::{ChunkInfo, Failure, Neighbour};
 use cairn_proto::{ChunkId, Epoch, InodeId, ServerId};
 use futures::future::BoxFuture;
 
@@ -17,7 +17,10 @@ pub trait ChunkService: Send + Sync + 'static {
         count: u32,
     ) -> BoxFuture<'_, Result<Vec<ChunkInfo>, FsError>>;
 
-    /// The same; chunks are made where there are none.
+    /// The first chunks of the next files by inode number, `count` at most, and the files' sizes.
+    fn neighbours(&self, after: InodeId, count: u32) -> BoxFuture<'_, Result<Vec<Neighbour>, FsError>>;
+
+    /// As `get_chunks`; chunks are made where there are none.
     fn alloc_chunks(
         &self,
         inode: InodeId,

@@ -128,7 +128,8 @@ impl FileData {
         let chunk_size = self.path.chunk_size();
         let (index, offset) = (at / chunk_size, (at % chunk_size) as u32);
         let before = self.state.lock().unsynced.get(&index).copied();
-        let write = ChunkWrite { offset, body: Body::Data(data), sync };
+        let new = self.is_new(index);
+        let write = ChunkWrite { offset, body: Body::Data(data), new, sync };
         self.path.replicas.write((self.inode, index), write).await?;
         let mut s = self.state.lock();
         if sync {

@@ -3,7 +3,7 @@
 use cairn_proto::backoff::Backoff;
 use cairn_proto::rpc::op::Op;
 use cairn_proto::rpc::reply::Result as ReplyResult;
-use cairn_proto::rpc::{self, ChunkInfo, Failure};
+use cairn_proto::rpc::{self, ChunkInfo, Failure, Neighbour};
 use cairn_proto::{ChunkId, Epoch, InodeId, ServerId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -52,8 +52,19 @@ impl ChunkService for Session {
         from: u64,
         count: u32,
     ) -> BoxFuture<'_, Result<Vec<ChunkInfo>, FsError>> {
-        async move { chunks(self.call(Op::GetChunks(rpc::GetChunks { inode: inode.0, from, count })).await?) }
-            .boxed()
+        let get = rpc::GetChunks { inode: inode.0, from, count, neighbours: 0 };
+        async move { chunks(self.call(Op::GetChunks(get)).await?) }.boxed()
+    }
+
+    fn neighbours(&self, after: InodeId, count: u32) -> BoxFuture<'_, Result<Vec<Neighbour>, FsError>> {
+        let get = rpc::GetChunks { inode: after.0, from: 0, count: 0, neighbours: count };
+        async move {
+            match self.call(Op::GetChunks(get)).await?.result {
+                Some(ReplyResult::Chunks(c)) => Ok(c.neighbours),
+                _ => Ok(Vec::new()),
+            }
+        }
+        .boxed()
     }
 
     fn alloc_chunks(

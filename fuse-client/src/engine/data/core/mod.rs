@@ -7,6 +7,7 @@ pub mod ranges;
 pub mod read_ahead;
 pub mod replicas;
 pub mod retry;
+pub mod rows;
 
 /// Monotonic milliseconds from an arbitrary beginning.
 pub type Millis = u64;

@@ -3,7 +3,8 @@
 
 use crate::engine::data::{ChunkService, DataConfig, DataPath};
 use crate::engine::error::FsError;
-use cairn_proto::rpc::{ChunkInfo, Failure, ServerInfo};
+use cairn_proto::block::BLOCK;
+use cairn_proto::rpc::{ChunkInfo, Failure, Neighbour, ServerInfo};
 use cairn_proto::{ChunkId, Epoch, InodeId, ServerId};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -167,6 +168,24 @@ impl ChunkService for Cluster {
             let here = |(i, x): &(u64, u64)| *i == inode.0 && (from..from + u64::from(count)).contains(x);
             let found = s.places.iter().filter(|(p, _)| here(p)).map(|(_, id)| s.chunks[id].info.clone());
             Ok(found.collect())
+        })
+    }
+
+    fn neighbours(&self, after: InodeId, count: u32) -> BoxFuture<'_, Result<Vec<Neighbour>, FsError>> {
+        let s = self.state.clone();
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            let mut s = s.lock();
+            *s.counts.entry("neighbours").or_default() += 1;
+            let mut places: Vec<_> = s.places.iter().filter(|((i, x), _)| *i > after.0 && *x == 0).collect();
+            places.sort_unstable();
+            let neighbour = |id: &u64| {
+                let chunk = s.chunks.get(id);
+                let blocks = chunk.and_then(|c| c.blocks.last()).map_or(0, |b| b + 1);
+                let size = u64::from(blocks) * BLOCK as u64;
+                Neighbour { chunk: chunk.map(|c| c.info.clone()), size }
+            };
+            Ok(places.iter().take(count as usize).map(|(_, id)| neighbour(id)).collect())
         })
     }
 

@@ -46,6 +46,74 @@ async fn sequential_small_writes_are_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_file_costs_one_question_about_its_chunk() {
+    let cluster = Cluster::start().await;
+    let path = cluster.path(|_| ());
+    let file = path.file(InodeId(1), 0);
+    assert!(file.try_write(0, &[1; 100]));
+    file.flush().await.unwrap();
+    assert_eq!(["get_chunks", "alloc_chunks"].map(|k| cluster.count(k)), [0, 1]);
+    // One that was there before may have its chunk.
+    let file = path.file(InodeId(2), 100);
+    assert!(file.try_write(0, &[1; 100]));
+    file.flush().await.unwrap();
+    assert_eq!(["get_chunks", "alloc_chunks"].map(|k| cluster.count(k)), [1, 2]);
+}
+
+/// Writes so many small files, the contents of each its number.
+async fn small_files(cluster: &Cluster, count: u64) {
+    let path = cluster.path(|_| ());
+    for inode in 1..=count {
+        let file = path.file(InodeId(inode), 0);
+        file.write_through(0, Bytes::from(vec![inode as u8; 4096]), false).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_files_in_a_row_are_in_memory_before_they_are_opened() {
+    let cluster = Cluster::start().await;
+    small_files(&cluster, 200).await;
+    let path = cluster.path(|_| ());
+    let mut immediately = 0;
+    for inode in 1..=200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let file = path.file(InodeId(inode), 4096);
+        let got = match file.try_read(0, 4096) {
+            Some(got) => {
+                immediately += 1;
+                got
+            }
+            None => file.read(0, 4096).await.unwrap(),
+        };
+        assert_eq!(got, vec![inode as u8; 4096]);
+    }
+    assert!(immediately > 180, "{immediately} of 200");
+    assert!(cluster.count("get_chunks") < 10 && cluster.count("neighbours") < 20);
+    assert_eq!(cluster.count("read"), 200, "none twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_in_advance_is_not_read_once_the_file_was_written() {
+    let cluster = Cluster::start().await;
+    small_files(&cluster, 30).await;
+    let path = cluster.path(|_| ());
+    for inode in 1..=5 {
+        path.file(InodeId(inode), 4096).read(0, 4096).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(cluster.count("read") > 8, "others were read in advance");
+    let file = path.file(InodeId(6), 4096);
+    file.write_through(0, Bytes::from(vec![99; 100]), false).await.unwrap();
+    drop(file);
+    let file = path.file(InodeId(6), 4096);
+    assert_eq!(file.read(0, 200).await.unwrap(), [vec![99; 100], vec![6; 100]].concat());
+    // When others may write, nothing of it counts.
+    path.set_exclusive(false);
+    path.set_exclusive(true);
+    assert!(path.file(InodeId(7), 4096).try_read(0, 4096).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holes_and_the_end_of_the_file_are_read_without_the_network() {
     let cluster = Cluster::start().await;
     let file = cluster.path(|_| ()).file(InodeId(1), 0);
