@@ -64,6 +64,11 @@ impl ChunkFile {
         self.state.lock().unverified
     }
 
+    /// Whether its table is in memory, so that nothing has to be read before its blocks can be looked for.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.state.lock().table.is_some()
+    }
+
     /// Where its file lies on the disk.
     pub(super) fn path(&self) -> String {
         path(self.id)

@@ -74,6 +74,9 @@ impl Disk {
         first: u32,
         count: u32,
     ) -> Result<Option<Blocks>, DiskError> {
+        if !chunk.is_loaded() {
+            return Ok(None);
+        }
         self.read_with(chunk, first, count, &|f, into, at| f.read_cached(into, at))
     }
 
