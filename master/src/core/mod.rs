@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod errno;
 pub mod keys;
+pub mod layer;
 pub mod namespace;
 pub mod records;
 pub mod scratch;

@@ -1,27 +1,43 @@
-//! A store on disk: fjall behind a log of our own, which is what is synced.
+//! A store on disk: a log of our own, which is what is synced, and fjall behind it.
+//!
+//! What is in the log's current file is also in memory. When the file is full, a thread writes all of it into the
+//! engine as one sorted table, while the other file goes on. So nothing is written that must be read again at the start but the log.
 
-use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::engine::Engine;
-use super::log::{Full, Log};
+use super::log::{Full, Log, Records};
 use super::{DataDir, Room, Store, StoreError};
-use crate::core::records::Counters;
-use crate::core::scratch::{Batch, Scratch};
+use crate::core::layer::Layer;
+use crate::core::scratch::Batch;
 use crate::core::view::{View, ViewError, Visit};
 
 /// Where less is free, nothing is taken that makes the store larger: the engine, which writes its tables
 /// later than its log, should not be the one to find the disk full. On a small disk a quarter of it.
 const RESERVE: u64 = 96 << 20;
+
 /// Records on disk.
 pub struct DiskStore {
-    engine: Engine,
+    engine: Arc<Engine>,
     log: Log,
-    /// The log holds it and the engine does not, since that has failed; reads see it.
-    unapplied: Batch,
-    failed: bool,
+    /// All that is in the log's current file.
+    recent: Batch,
+    /// All that is in its other file, as long as the engine does not have it.
+    sealed: Option<Sealed>,
     dir: DataDir,
+}
+
+/// On its way into the engine.
+struct Sealed {
+    changes: Arc<Batch>,
+    /// Of the last record.
+    number: u64,
+    /// How the writing ended. `None`: it has failed, and waits to be tried again.
+    outcome: Option<Receiver<Result<(), StoreError>>>,
 }
 
 impl DiskStore {
@@ -30,33 +46,88 @@ impl DiskStore {
     /// # Errors
     /// When it cannot be read or written.
     pub fn open(dir: DataDir) -> Result<Self, StoreError> {
-        let (engine, log) = open(dir.path())?;
-        Ok(Self { engine, log, unapplied: Batch::new(), failed: false, dir })
+        let engine = Arc::new(Engine::open(dir.path())?);
+        let (log, lacking) = Log::open(dir.path(), engine.applied()?)?;
+        let mut store = Self { engine, log, recent: all_of(lacking.recent), sealed: None, dir };
+        if let Some((number, _)) = lacking.sealed.last() {
+            store.write(*number, Arc::new(all_of(lacking.sealed)));
+        }
+        Ok(store)
     }
 
-    /// Puts what is in the log into the engine. The log keeps it until the engine has it durably, so
-    /// an engine that fails does no harm: it is opened anew later.
-    fn apply(&mut self, number: u64, batch: Batch) {
-        if !self.failed {
-            match self.engine.apply(number, &batch) {
-                Ok(()) => return,
-                Err(e) => {
-                    tracing::error!("the store's engine has failed, changes wait in its log: {e}");
-                    self.failed = true;
-                }
+    /// Writes to the engine, in a thread of its own.
+    fn write(&mut self, number: u64, changes: Arc<Batch>) {
+        let (ended, outcome) = sync_channel(1);
+        let (engine, written) = (Arc::clone(&self.engine), Arc::clone(&changes));
+        let work = move || {
+            let result = engine.write(number, &written);
+            // Before the end is told: whoever hears of it may close the engine.
+            drop(engine);
+            // Nobody listens when the store is closed.
+            let _ = ended.send(result);
+        };
+        let started = std::thread::Builder::new().name("store".into()).spawn(work);
+        if let Err(e) = &started {
+            tracing::error!("no thread can be had that writes the store's engine: {e}");
+        }
+        self.sealed = Some(Sealed { changes, number, outcome: started.is_ok().then_some(outcome) });
+    }
+
+    /// Looks whether the engine has what was sealed; waits for it at most so long.
+    fn settle(&mut self, patience: Duration) {
+        let Some(sealed) = &mut self.sealed else { return };
+        let Some(outcome) = &sealed.outcome else { return };
+        match outcome.recv_timeout(patience) {
+            Ok(Ok(())) => self.sealed = None,
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Err(e)) => {
+                tracing::error!("the store's engine has failed, changes wait in its log: {e}");
+                sealed.outcome = None;
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                tracing::error!("the thread that writes the store's engine is gone, changes wait in its log");
+                sealed.outcome = None;
             }
         }
-        self.unapplied.extend(batch);
     }
 
-    /// Makes place in the log.
-    fn checkpoint(&mut self) -> Result<(), StoreError> {
-        if self.failed {
+    /// The log's current file is to be written into the engine, and the other one's turn comes.
+    fn seal(&mut self) -> Result<(), StoreError> {
+        self.settle(Duration::MAX);
+        if self.sealed.is_some() {
             return Err(StoreError::NoSpace);
         }
-        self.engine.persist()?;
-        self.log.restart();
+        let changes = Arc::new(std::mem::take(&mut self.recent));
+        self.write(self.log.last(), changes);
+        self.log.turn();
         Ok(())
+    }
+
+    /// A batch that is too large for the log: everything goes into the engine, it too.
+    fn commit_past_the_log(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.seal()?;
+        self.settle(Duration::MAX);
+        if self.sealed.is_some() {
+            return Err(StoreError::NoSpace);
+        }
+        let number = self.log.skip();
+        self.engine.write(number, batch)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.sealed.as_ref().is_some_and(|s| s.outcome.is_none())
+    }
+
+    /// What is read: the changes that the engine does not have, over it.
+    fn layered<T>(&self, read: impl FnOnce(&dyn View) -> T) -> T {
+        let engine: &dyn View = self.engine.as_ref();
+        match &self.sealed {
+            None => read(&Layer { base: engine, changes: &self.recent }),
+            Some(sealed) => {
+                let base = &Layer { base: engine, changes: &sealed.changes };
+                read(&Layer { base, changes: &self.recent })
+            }
+        }
     }
 
     /// Bytes free, and those kept in reserve; `None` when the disk does not say.
@@ -67,36 +138,25 @@ impl DiskStore {
     }
 }
 
-/// Opens the engine and brings it up to date from the log.
-fn open(dir: &Path) -> Result<(Engine, Log), StoreError> {
-    let engine = Engine::open(dir)?;
-    let (log, records) = Log::open(dir, engine.applied()?)?;
-    for (number, batch) in records {
-        engine.apply(number, &batch)?;
+impl Drop for DiskStore {
+    /// The directory is not free before the engine has been let go.
+    fn drop(&mut self) {
+        self.settle(Duration::MAX);
     }
-    Ok((engine, log))
+}
+
+/// The records as one batch.
+fn all_of(records: Records) -> Batch {
+    records.into_iter().flat_map(|(_, batch)| batch).collect()
 }
 
 impl View for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        match self.unapplied.get(key) {
-            Some(value) => Ok(value.clone()),
-            None => self.engine.get(key),
-        }
+        self.layered(|view| view.get(key))
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), ViewError> {
-        if self.unapplied.is_empty() {
-            return self.engine.scan(prefix, from, visit);
-        }
-        let mut merged = Scratch::new(&self.engine, Counters::default());
-        for (key, value) in &self.unapplied {
-            match value {
-                Some(value) => merged.put(key.clone(), value.clone()),
-                None => merged.delete(key.clone()),
-            }
-        }
-        merged.scan(prefix, from, visit)
+        self.layered(|view| view.scan(prefix, from, visit))
     }
 }
 
@@ -104,27 +164,22 @@ impl Store for DiskStore {
     fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
         let mut appended = self.log.append(&batch)?;
         if appended == Err(Full::Now) {
-            self.checkpoint()?;
+            self.seal()?;
             appended = self.log.append(&batch)?;
         }
         match appended {
-            Ok(number) => {
-                self.apply(number, batch);
+            Ok(()) => {
+                self.recent.extend(batch);
                 Ok(())
             }
-            // Too large for the log: the engine has to be durable by itself.
-            Err(_) => {
-                self.checkpoint()?;
-                let number = self.log.skip();
-                self.engine.apply_durably(number, &batch)
-            }
+            Err(_) => self.commit_past_the_log(&batch),
         }
     }
 
     fn room(&self) -> (Room, u64) {
         let Some((free, reserve)) = self.free() else { return (Room::Ample, 0) };
         let room = match free {
-            _ if self.failed => Room::None,
+            _ if self.has_failed() => Room::None,
             f if f >= reserve => Room::Ample,
             f if f >= reserve / 2 => Room::Scarce,
             _ => Room::None,
@@ -133,20 +188,30 @@ impl Store for DiskStore {
     }
 
     fn tend(&mut self) -> Result<(), StoreError> {
-        if !self.failed || self.free().is_some_and(|(free, reserve)| free < reserve) {
+        self.settle(Duration::ZERO);
+        if !self.has_failed() || self.free().is_some_and(|(free, reserve)| free < reserve) {
             return Ok(());
         }
-        self.engine.close();
-        (self.engine, self.log) = open(self.dir.path())?;
-        self.unapplied.clear();
-        self.failed = false;
-        tracing::info!("the store's engine works again");
+        let Some(Sealed { changes, number, .. }) = self.sealed.take() else { return Ok(()) };
+        // What failed half-way is not used again.
+        self.engine = Arc::new(Engine::closed());
+        match Engine::open(self.dir.path()) {
+            Ok(engine) => self.engine = Arc::new(engine),
+            Err(e) => {
+                self.sealed = Some(Sealed { changes, number, outcome: None });
+                return Err(e);
+            }
+        }
+        tracing::info!("the store's engine is tried again");
+        self.write(number, changes);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn put(key: &str, value: &str) -> Batch {
@@ -188,12 +253,58 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut store = open_at(dir.path());
         store.commit(put("k1", "a")).unwrap();
-        store.failed = true;
+        let works = std::mem::replace(&mut store.engine, Arc::new(Engine::closed()));
+        store.seal().unwrap();
+        store.settle(Duration::MAX);
+        store.engine = works;
         store.commit(put("k2", "b")).unwrap();
+        assert_eq!((all(&store).len(), store.room().0), (2, Room::None));
+        assert!(matches!(store.seal(), Err(StoreError::NoSpace)), "both files of the log are in use");
         store.commit(Batch::from([(b"k1".to_vec(), None)])).unwrap();
-        assert_eq!((all(&store), store.room().0), (vec![("k2".into(), "b".into())], Room::None));
+        let left = vec![("k2".to_owned(), "b".to_owned())];
+        assert_eq!(all(&store), left);
         store.tend().unwrap();
-        assert_eq!((all(&store), store.room().0), (vec![("k2".into(), "b".into())], Room::Ample));
+        store.settle(Duration::MAX);
+        assert_eq!((all(&store), store.room().0), (left.clone(), Room::Ample));
+        store.seal().unwrap();
+        drop(store);
+        assert_eq!(all(&open_at(dir.path())), left);
+    }
+
+    #[test]
+    fn it_agrees_with_a_model_over_many_rounds_and_openings() {
+        use rand::rngs::StdRng;
+        use rand::{Rng, SeedableRng};
+        let dir = tempfile::tempdir().unwrap();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut model = std::collections::BTreeMap::new();
+        let mut store = open_at(dir.path());
+        for round in 0..300 {
+            let mut batch = Batch::new();
+            for _ in 0..rng.random_range(1..6) {
+                let key = format!("k{:02}", rng.random_range(0..60));
+                let value = rng.random_bool(0.7).then(|| format!("{round} {}", rng.random::<u32>()));
+                batch.insert(key.clone().into(), value.clone().map(Bytes::from));
+                match value {
+                    Some(value) => model.insert(key, value),
+                    None => model.remove(&key),
+                };
+            }
+            store.commit(batch).unwrap();
+            match rng.random_range(0..20) {
+                0..4 => store.seal().unwrap(),
+                4 => {
+                    drop(store);
+                    store = open_at(dir.path());
+                }
+                _ => {}
+            }
+            let all = all(&store);
+            assert!(all.iter().map(|(k, v)| (k, v)).eq(&model), "round {round}");
+            let key = format!("k{:02}", rng.random_range(0..60));
+            let value = store.get(key.as_bytes()).unwrap();
+            assert_eq!(value.as_deref(), model.get(&key).map(String::as_bytes), "round {round}: {key}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! fjall, as the store uses it: one keyspace, and a mark of how much of the log it holds.
+//! fjall, as the store uses it: one keyspace of sorted tables, which the store writes whole, and a mark of how much of the log they
+//! hold. Its own log and its tables in memory are not used: they would be a second log to write, and to read at the start.
 
 use std::ops::Bound;
 use std::path::Path;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::StoreError;
 use crate::core::scratch::Batch;
@@ -12,10 +13,6 @@ use crate::core::view::{View, ViewError, Visit};
 
 /// Blocks kept in memory, in bytes.
 const CACHE: u64 = 64 << 20;
-/// Bytes in the engine's memory before it writes a table.
-const MEMTABLE: u64 = 16 << 20;
-/// Bytes in the engine's own log, which it reads when it starts.
-const ENGINE_LOG: u64 = 64 << 20;
 /// Under this key the engine has the number of the last log record that it holds.
 const APPLIED: &[u8] = b"mapplied";
 
@@ -30,19 +27,17 @@ impl Engine {
         let database = Database::builder(dir.join("db"))
             .cache_size(CACHE)
             .manual_journal_persist(true)
-            .max_journaling_size(ENGINE_LOG)
             .worker_threads(1)
             .open()
             .map_err(failed)?;
-        let options =
-            || KeyspaceCreateOptions::default().manual_journal_persist(true).max_memtable_size(MEMTABLE);
+        let options = || KeyspaceCreateOptions::default().manual_journal_persist(true);
         let records = database.keyspace("records", options).map_err(failed)?;
         Ok(Self { open: Some((database, records)) })
     }
 
-    /// Before it is opened anew: two must not hold one directory.
-    pub(super) fn close(&mut self) {
-        self.open = None;
+    /// In place of one that is opened anew: two must not hold one directory.
+    pub(super) fn closed() -> Self {
+        Self { open: None }
     }
 
     fn parts(&self) -> Result<&(Database, Keyspace), StoreError> {
@@ -57,32 +52,21 @@ impl Engine {
         Ok(u64::from_be_bytes(number))
     }
 
-    /// Makes the changes of the log's record `number`; they are durable after [`Self::persist`].
-    pub(super) fn apply(&self, number: u64, changes: &Batch) -> Result<(), StoreError> {
-        self.write(number, changes, None)
-    }
-
-    /// The same, durable at once.
-    pub(super) fn apply_durably(&self, number: u64, changes: &Batch) -> Result<(), StoreError> {
-        self.write(number, changes, Some(PersistMode::SyncAll))
-    }
-
-    fn write(&self, number: u64, changes: &Batch, sync: Option<PersistMode>) -> Result<(), StoreError> {
-        let (database, records) = self.parts()?;
-        let mut batch = database.batch().durability(sync);
-        for (key, value) in changes {
+    /// Makes the changes of all the log's records up to `number`, durably, all or none.
+    pub(super) fn write(&self, number: u64, changes: &Batch) -> Result<(), StoreError> {
+        let mut tables = self.parts()?.1.start_ingestion().map_err(failed)?;
+        let mark = (APPLIED.to_vec(), Some(Bytes::copy_from_slice(&number.to_be_bytes())));
+        let mark = [(&mark.0, &mark.1)];
+        let before = changes.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(APPLIED)));
+        let behind = changes.range::<[u8], _>((Bound::Excluded(APPLIED), Bound::Unbounded));
+        for (key, value) in before.chain(mark).chain(behind) {
             match value {
-                Some(value) => batch.insert(records, key.as_slice(), value.as_ref()),
-                None => batch.remove(records, key.as_slice()),
+                Some(value) => tables.write(key.as_slice(), value.as_ref()),
+                None => tables.write_tombstone(key.as_slice()),
             }
+            .map_err(failed)?;
         }
-        batch.insert(records, APPLIED, number.to_be_bytes());
-        batch.commit().map_err(failed)
-    }
-
-    /// Makes all that was applied durable.
-    pub(super) fn persist(&self) -> Result<(), StoreError> {
-        self.parts()?.0.persist(PersistMode::SyncAll).map_err(failed)
+        tables.finish().map_err(failed)
     }
 }
 
