@@ -38,6 +38,12 @@ pub struct DirHandle {
     snapshot: AsyncMutex<Snapshot>,
 }
 
+/// What the cache may learn from a page. `None`: some entries have no attributes, as when the page was asked for while
+/// other mounts were there. With those left out it would pass for all names that there are.
+fn with_attributes(entries: &[rpc::DirEntry]) -> Option<Vec<PageEntry>> {
+    entries.iter().map(|e| Some(PageEntry { name: e.name.clone(), attr: e.attr?.into() })).collect()
+}
+
 impl DirHandle {
     /// Whose handle.
     pub fn inode(&self) -> u64 {
@@ -95,17 +101,15 @@ impl Engine {
         }
         // A page that is empty and not the last would be asked for for ever.
         snapshot.end = page.end || page.entries.is_empty();
-        let mut learned = Vec::with_capacity(page.entries.len());
-        for e in page.entries {
+        if self.exclusive()
+            && let Some(entries) = with_attributes(&page.entries)
+        {
+            self.cache.lock().learn_listed(asked, inode, &after, &entries, snapshot.end);
+        }
+        snapshot.items.extend(page.entries.into_iter().map(|e| {
             let attr = e.attr.map(FileAttr::from);
-            if let Some(attr) = attr {
-                learned.push(PageEntry { name: e.name.clone(), attr });
-            }
-            snapshot.items.push(Arc::new(DirItem { name: e.name, inode: e.inode, mode: e.mode, attr }));
-        }
-        if self.exclusive() {
-            self.cache.lock().learn_listed(asked, inode, &after, &learned, snapshot.end);
-        }
+            Arc::new(DirItem { name: e.name, inode: e.inode, mode: e.mode, attr })
+        }));
         Ok(())
     }
 
@@ -137,11 +141,7 @@ impl Engine {
             for _ in 0..ahead.pages {
                 let Ok((asked, page)) = engine.read_page(directory, after.clone()).await else { break };
                 let end = page.end || page.entries.is_empty();
-                let entries: Vec<_> = page
-                    .entries
-                    .into_iter()
-                    .filter_map(|e| Some(PageEntry { name: e.name, attr: e.attr?.into() }))
-                    .collect();
+                let Some(entries) = with_attributes(&page.entries) else { break };
                 let last = entries.last().map(|e| e.name.clone());
                 let mut cache = engine.cache.lock();
                 if !cache.learn_page(asked, directory, &entries, end) {
@@ -152,5 +152,19 @@ impl Engine {
             }
             engine.cache.lock().read_ahead_ended(directory);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_without_attributes_teaches_nothing() {
+        let entry = |name: &'static str, attr| rpc::DirEntry { name: name.into(), inode: 7, mode: 0, attr };
+        let whole = [entry("a", Some(rpc::Attr::default())), entry("b", Some(rpc::Attr::default()))];
+        assert_eq!(with_attributes(&whole).map(|e| e.len()), Some(2));
+        assert!(with_attributes(&[whole[0].clone(), entry("b", None)]).is_none());
+        assert!(with_attributes(&[]).is_some_and(|e| e.is_empty()), "an empty directory is known");
     }
 }
