@@ -37,6 +37,33 @@ fn the_last_finished_write_is_what_the_other_mount_reads() {
 }
 
 #[test]
+fn while_another_mount_waits_to_be_let_in_one_sees_what_one_has_written() {
+    let cluster = Cluster::start();
+    let (path, bytes) = (cluster.mount().join("f"), pattern(2, 3_000_000));
+    let servers = ["cs1", "cs2", "cs3"];
+    // Now nothing can be written back, and the other mount has to wait for that.
+    servers.iter().for_each(|s| cluster.signal(s, libc::SIGSTOP));
+    fs::write(&path, &bytes).unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| cluster.second_mount("second", &[]));
+        common::eventually(Duration::from_secs(10), "the other mount is announced", || {
+            cluster.logs().contains("another mount is there")
+        });
+        for _ in 0..5 {
+            assert_eq!(fs::metadata(&path).unwrap().len(), bytes.len() as u64);
+            let mut end = [0; 100];
+            File::open(&path).unwrap().read_exact_at(&mut end, bytes.len() as u64 - 100).unwrap();
+            assert!(end == bytes[bytes.len() - 100..]);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        servers.iter().for_each(|s| cluster.signal(s, libc::SIGCONT));
+        let second = second.join().unwrap();
+        assert!(fs::read(second.dir().join("f")).unwrap() == bytes);
+    });
+    assert!(fs::read(&path).unwrap() == bytes);
+}
+
+#[test]
 fn names_and_attributes_are_the_same_on_both() {
     let cluster = Cluster::start();
     let second = cluster.second_mount("second", &[]);

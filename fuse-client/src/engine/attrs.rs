@@ -110,10 +110,15 @@ impl Engine {
     /// The answer `attr` may have been overtaken by one about the size. An inode leaves the table of those in use after
     /// the cache has learned its size; so the table is looked at before the cache.
     pub(super) fn seen(&self, mut attr: FileAttr) -> FileAttr {
-        if !attr.is_regular() || !self.exclusive() {
+        if !attr.is_regular() {
             return attr;
         }
         let file = self.inodes.get(attr.inode);
+        if !self.exclusive() {
+            // Another mount is there, or waits to be let in until everything here has been written back and told.
+            file.inspect(|file| file.overlay_untold(&mut attr));
+            return attr;
+        }
         if let Some(known) = self.cache.lock().attr(attr.inode)
             && known.version > attr.version
         {

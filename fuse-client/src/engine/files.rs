@@ -168,8 +168,7 @@ impl Engine {
     /// Asks the master for the size, as another mount may have changed it.
     pub(super) async fn refresh_size(&self, file: &InUse) -> Result<(), FsError> {
         let attr = self.getattr(file.inode).await?;
-        file.local.lock().recorded_size = attr.size;
-        file.data.set_known_size(attr.size);
+        file.learn_size(attr.size);
         Ok(())
     }
 

@@ -39,6 +39,16 @@ pub struct InUse {
 }
 
 impl InUse {
+    /// The master says the size. Not taken over while it has not been told of what was written here, which is so
+    /// for a while after another mount has come.
+    pub(super) fn learn_size(&self, size: u64) {
+        let mut local = self.local.lock();
+        if self.data.size() <= local.recorded_size {
+            local.recorded_size = size;
+            self.data.set_known_size(size);
+        }
+    }
+
     /// Lays what the master does not know yet over what it said.
     pub(super) fn overlay(&self, attr: &mut FileAttr) {
         attr.size = self.data.size();
@@ -54,6 +64,17 @@ impl InUse {
         let mut local = self.local.lock();
         local.mtime = None;
         local.telling = None;
+    }
+
+    /// As [`Self::overlay`], where other mounts may have changed the file, too: only what will be told.
+    pub(super) fn overlay_untold(&self, attr: &mut FileAttr) {
+        if self.size_untold() {
+            attr.size = attr.size.max(self.data.size());
+        }
+        if let Some(t) = self.local.lock().mtime {
+            attr.mtime = attr.mtime.max(t);
+            attr.ctime = attr.ctime.max(t);
+        }
     }
 
     /// Whether the master has to be told of a size.
