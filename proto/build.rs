@@ -1,7 +1,13 @@
 //! Compiles the protocol files with protox, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/common.proto", "proto/meta.proto", "proto/cluster.proto", "proto/data.proto"];
+    let files = [
+        "proto/common.proto",
+        "proto/meta.proto",
+        "proto/cluster.proto",
+        "proto/data.proto",
+        "proto/fsck.proto",
+    ];
     for f in files {
         println!("cargo::rerun-if-changed={f}");
     }

@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::chunk::{Chunk, ChunkEvent};
 use super::state::Node;
-use super::{reads, wire};
+use super::{reads, verify, wire};
 use crate::core::layout::ChunkMeta;
 use crate::core::replica::Event;
 use crate::disk::DiskError;
@@ -35,6 +35,8 @@ pub fn dispatch(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) ->
         Kind::State => reads::state(node, &frame, answer),
         Kind::Table => reads::table(node, &frame, answer),
         Kind::Reconcile => reconcile(node, asker, &frame, answer),
+        Kind::Verify => verify::verify(node, &frame, answer)?,
+        Kind::List => verify::list(node, &frame, answer),
     }
     Ok(())
 }

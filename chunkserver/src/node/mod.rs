@@ -15,6 +15,7 @@ mod peers;
 mod reads;
 mod server;
 mod state;
+mod verify;
 mod wire;
 
 pub use attach::{Registration, keep_attached, register};

@@ -49,12 +49,16 @@ pub enum Kind {
     Reconcile = 9,
     /// Nothing; answered at once.
     Ping = 10,
+    /// What there is of the chunk, checked: `VerifyMeta`. Reply: `VerifyReply`.
+    Verify = 11,
+    /// Which replicas there are, from the header's chunk on. Reply: `ListReply`.
+    List = 12,
 }
 
 impl Kind {
     fn from_u8(v: u8) -> Option<Self> {
         use Kind::*;
-        [Write, Forward, Read, Sync, Map, State, Table, Install, Reconcile, Ping]
+        [Write, Forward, Read, Sync, Map, State, Table, Install, Reconcile, Ping, Verify, List]
             .into_iter()
             .find(|k| *k as u8 == v)
     }
