@@ -1,8 +1,9 @@
 //! Master, four chunkservers and mounts as processes of their own.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -23,19 +24,19 @@ pub struct Cluster {
     dir: TempDir,
     master: Option<Child>,
     servers: Vec<Option<Child>>,
-    mounts: [Option<Child>; 2],
-    network: Network,
+    mount: Option<Child>,
+    network: Arc<Network>,
 }
 
 impl Cluster {
     pub fn start() -> Self {
-        assert!(std::path::Path::new("/dev/fuse").exists(), "these tests need /dev/fuse");
+        assert!(Path::new("/dev/fuse").exists(), "these tests need /dev/fuse");
         let mut cluster = Self {
             dir: scratch(),
             master: None,
             servers: (0..SERVERS).map(|_| None).collect(),
-            mounts: [None, None],
-            network: Network::new(SERVERS),
+            mount: None,
+            network: Arc::new(Network::new(SERVERS)),
         };
         cluster.start_master();
         for server in 1..=SERVERS {
@@ -45,10 +46,7 @@ impl Cluster {
             cluster.start_server(server);
         }
         eventually(SOON, "all chunkservers are alive", || cluster.alive() == SERVERS);
-        for dir in [cluster.mount_dir(), cluster.second_mount_dir()] {
-            std::fs::create_dir(dir).unwrap();
-        }
-        cluster.mounts[0] = Some(cluster.mount(&cluster.mount_dir()));
+        cluster.mount = Some(cluster.mounter("mnt").mount().unwrap());
         cluster
     }
 
@@ -68,14 +66,15 @@ impl Cluster {
         self.dir.path().join("mnt")
     }
 
-    pub fn second_mount_dir(&self) -> PathBuf {
-        self.dir.path().join("mnt2")
+    /// For mounts on a directory of that name.
+    pub fn mounter(&self, name: &str) -> Mounter {
+        let dir = self.dir.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        Mounter { network: self.network.clone(), log: self.dir.path().join(format!("{name}.log")), dir }
     }
 
     fn spawn(&self, log: &str, mut command: Command) -> Child {
-        let log = self.dir.path().join(format!("{log}.log"));
-        let log = File::options().create(true).append(true).open(log).unwrap();
-        command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+        logged(&mut command, &self.dir.path().join(format!("{log}.log"))).spawn().unwrap()
     }
 
     fn start_master(&mut self) {
@@ -95,38 +94,16 @@ impl Cluster {
         self.servers[server - 1] = Some(child);
     }
 
-    fn mount(&self, dir: &std::path::Path) -> Child {
-        let mut command = cairn();
-        command.arg("mount").arg(Self::master_address()).arg(dir);
-        let child = self.spawn("mount", self.network.at_hub(&command));
-        eventually(SOON, "it is mounted", || is_mounted(dir));
-        child
-    }
-
-    /// A second mount, unless it is there.
-    pub fn mount_second(&mut self) {
-        if self.mounts[1].is_none() {
-            self.mounts[1] = Some(self.mount(&self.second_mount_dir()));
-        }
-    }
-
-    /// Ends all mounts in good order and mounts anew.
+    /// Ends the mount in good order and mounts anew.
     pub fn remount(&mut self) {
-        let dirs = [self.mount_dir(), self.second_mount_dir()];
-        for (child, dir) in std::mem::take(&mut self.mounts).into_iter().zip(dirs) {
-            let Some(mut child) = child else { continue };
-            let output = cairn().arg("umount").arg(&dir).output().unwrap();
-            assert!(output.status.success(), "umount: {}", text(&output));
-            child.wait().unwrap();
-        }
-        self.mounts[0] = Some(self.mount(&self.mount_dir()));
+        let mounter = self.mounter("mnt");
+        mounter.unmount(self.mount.take().unwrap()).unwrap();
+        self.mount = Some(mounter.mount().unwrap());
     }
 
-    /// Every operation on them then ends with an error.
-    pub fn kill_mounts(&self) {
-        for mount in self.mounts.iter().flatten() {
-            signal_pid(mount.id(), libc::SIGKILL);
-        }
+    /// Every operation on the mount then ends with an error.
+    pub fn kill_mount(&self) {
+        signal_pid(self.mount.as_ref().unwrap().id(), libc::SIGKILL);
     }
 
     fn child(&mut self, server: usize) -> &mut Child {
@@ -180,6 +157,54 @@ impl Cluster {
     }
 }
 
+/// Mounts and unmounts the cluster on one directory.
+pub struct Mounter {
+    network: Arc<Network>,
+    dir: PathBuf,
+    log: PathBuf,
+}
+
+impl Mounter {
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns once it answers.
+    pub fn mount(&self) -> std::io::Result<Child> {
+        let mut command = cairn();
+        command.arg("mount").arg(Cluster::master_address()).arg(&self.dir);
+        // Tells of each attempt that failed, which is what a stall consists of.
+        command.env("CAIRN_LOG", "info,cairn_fuse_client::engine::data=debug");
+        let mut child = logged(&mut self.network.at_hub(&command), &self.log).spawn()?;
+        let began = Instant::now();
+        while !is_mounted(&self.dir) {
+            if let Some(status) = child.try_wait()? {
+                return Err(std::io::Error::other(format!("the mount ended: {status}")));
+            }
+            if began.elapsed() > SOON {
+                child.kill()?;
+                child.wait()?;
+                return Err(std::io::Error::other(format!("no mount within {SOON:?}")));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(child)
+    }
+
+    pub fn unmount(&self, mut mount: Child) -> std::io::Result<()> {
+        let output = cairn().arg("umount").arg(&self.dir).output()?;
+        if !output.status.success() {
+            return Err(std::io::Error::other(text(&output)));
+        }
+        mount.wait().map(drop)
+    }
+}
+
+fn logged<'a>(command: &'a mut Command, log: &Path) -> &'a mut Command {
+    let log = File::options().create(true).append(true).open(log).unwrap();
+    command.stdout(log.try_clone().unwrap()).stderr(log)
+}
+
 fn is_whole(status: &Value) -> bool {
     let servers = status["chunkservers"]
         .as_array()
@@ -187,7 +212,7 @@ fn is_whole(status: &Value) -> bool {
     servers == SERVERS && status["chunks"]["under_replicated"] == 0 && status["chunks"]["missing"] == 0
 }
 
-fn is_mounted(dir: &std::path::Path) -> bool {
+fn is_mounted(dir: &Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     mounts.lines().any(|l| l.split(' ').nth(1) == dir.to_str())
 }
@@ -197,10 +222,10 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             self.keep_logs();
         }
-        for dir in [self.mount_dir(), self.second_mount_dir()] {
-            let _ = Command::new("umount").arg("-l").arg(dir).output();
+        for name in ["mnt", "visit"] {
+            let _ = Command::new("umount").arg("-l").arg(self.dir.path().join(name)).output();
         }
-        let children = self.mounts.iter_mut().chain(&mut self.servers).flatten().chain(&mut self.master);
+        let children = self.servers.iter_mut().flatten().chain(&mut self.mount).chain(&mut self.master);
         for child in children {
             let _ = child.kill();
             let _ = child.wait();

@@ -108,7 +108,7 @@ impl Journal {
         }
         for (name, _) in workers.iter().filter(|(_, w)| !w.is_finished()) {
             self.fail(format!("the {name} hangs"));
-            cluster.kill_mounts();
+            cluster.kill_mount();
         }
         for (name, worker) in workers {
             if worker.join().is_err() {

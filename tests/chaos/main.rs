@@ -21,6 +21,7 @@ mod network;
 mod reader;
 mod rng;
 mod schedule;
+mod visitor;
 mod writer;
 
 use std::sync::Arc;
@@ -56,8 +57,12 @@ fn applications_notice_nothing() {
             move |j| writer::run(j, &dir, &ledger)
         }),
         journal.worker("reader", {
-            let (dirs, ledger) = ([cluster.mount_dir(), cluster.second_mount_dir()], ledger.clone());
-            move |j| reader::run(j, &dirs, &ledger, length / 2)
+            let (dir, ledger) = (cluster.mount_dir(), ledger.clone());
+            move |j| reader::run(j, &dir, &ledger)
+        }),
+        journal.worker("visitor", {
+            let (mounter, ledger) = (cluster.mounter("visit"), ledger.clone());
+            move |j| visitor::run(j, &mounter, &ledger, seed)
         }),
         journal.worker("churner", {
             let dir = cluster.mount_dir();
@@ -65,10 +70,6 @@ fn applications_notice_nothing() {
         }),
     ];
     while journal.elapsed() < length && !journal.has_failed() {
-        if journal.elapsed() >= length / 2 {
-            // From here on nobody may cache: the reader sees through one mount what the writer did through the other.
-            cluster.mount_second();
-        }
         faults::inject(&mut cluster, &journal, schedule.draw());
         if !journal.has_failed() {
             journal.note(format!("whole after {:?}", cluster.wait_whole(WHOLE_WITHIN)));

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::journal::Journal;
@@ -12,44 +12,34 @@ use crate::rng::Rng;
 /// What O_DIRECT wants offsets, lengths and memory to be multiples of.
 const ALIGNED: usize = 4096;
 
-/// Through the first directory, and from `then` on through the second.
-pub fn run(journal: &Journal, dirs: &[PathBuf; 2], ledger: &Ledger, then: Duration) {
+pub fn run(journal: &Journal, dir: &Path, ledger: &Ledger) {
     let mut rng = Rng::new(2);
-    while journal.goes_on() {
-        // The second one is mounted some time after `then`.
-        let second = journal.elapsed() >= then && dirs[1].join("records-0").exists();
-        let file = rng.below(FILES as u64) as usize;
-        if !read_some(journal, &dirs[usize::from(second)], ledger, file, &mut rng) {
-            return;
-        }
-    }
+    while journal.goes_on() && read_some(journal, dir, ledger, &mut rng).is_some() {}
 }
 
-/// Opens a file, one time in two past the page cache, and reads some records of it.
-fn read_some(journal: &Journal, dir: &Path, ledger: &Ledger, file: usize, rng: &mut Rng) -> bool {
+/// Opens a file, one time in two past the page cache, and reads some records of it. `None`: something was wrong.
+pub fn read_some(journal: &Journal, dir: &Path, ledger: &Ledger, rng: &mut Rng) -> Option<()> {
+    let file = rng.below(FILES as u64) as usize;
     let flags = if rng.below(2) == 0 { libc::O_DIRECT } else { 0 };
     let path = Ledger::path(dir, file);
     if !path.exists() {
         std::thread::sleep(Duration::from_millis(10));
-        return true;
+        return Some(());
     }
     let open = || File::options().read(true).custom_flags(flags).open(&path);
-    let Some(open) = journal.run("open", "records", open) else { return false };
+    let open = journal.run("open", "records", open)?;
     for _ in 0..20 {
         let record = rng.below(RECORDS as u64) as usize;
         let version = ledger.lock(file, record);
-        let Some(read) = journal.run("read", &format!("{file}/{record}"), || read_record(&open, record))
-        else {
-            return false;
-        };
+        let read = journal.run("read", &format!("{file}/{record}"), || read_record(&open, record))?;
         if let Some(wrong) = ledger.complaint(file, record, *version, &read) {
             journal.fail(format!("O_DIRECT {}: {wrong}", flags != 0));
-            return false;
+            return None;
         }
         drop(version);
         std::thread::sleep(Duration::from_millis(2));
     }
-    true
+    Some(())
 }
 
 /// The record, and of its surroundings what whole blocks need.
