@@ -50,6 +50,10 @@ impl<P> Replay<P> {
             return;
         }
         if !self.exists {
+            // A replica's first record says what it is. Without it, or a header, the file is lost, and with it the replica.
+            if !matches!(r.body, Body::Epoch { .. }) {
+                return;
+            }
             self.exists = true;
             self.meta.epoch = r.epoch;
         }
@@ -172,7 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_header_and_records_is_no_replica() {
-        assert!(!Replay::<u32>::new(None).exists());
+    fn a_file_without_header_and_first_record_is_no_replica() {
+        let mut r = Replay::new(None);
+        assert!(!r.exists());
+        r.add(&record(4, 0, Body::Image(vec![11])), |i| i);
+        assert!(!r.exists());
     }
 }

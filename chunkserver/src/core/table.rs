@@ -1,7 +1,7 @@
 //! The block table: for each block its checksum and the write that last touched it.
 
 use super::layout::{ENTRY, le32, le64};
-use cairn_proto::block::zero_block_crc;
+use cairn_proto::block::{crc32c, zero_block_crc};
 
 /// Bytes of the table that are written together.
 pub const PAGE: usize = 4096;
@@ -9,6 +9,8 @@ const PER_PAGE: u32 = (PAGE / ENTRY) as u32;
 
 const ZEROED: u32 = 1;
 const UNCLEAN: u32 = 2;
+/// In a file the upper half of the flags holds the entry's own check; 0: none (entries of the first versions, and holes).
+const FLAGS: u32 = 0xffff;
 
 /// One block's entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +36,37 @@ impl Entry {
     /// The same block, whose content is not what the checksum says.
     pub fn unclean(self) -> Self {
         Self { flags: UNCLEAN, ..self }
+    }
+
+    /// A block of which nothing is known but that there may have been one.
+    pub fn lost() -> Self {
+        Self { crc: 0, flags: UNCLEAN, version: 1 }
+    }
+
+    /// Its bytes in a file. A hole is all zeros, as where the file has one.
+    pub fn encode(&self) -> [u8; ENTRY] {
+        let mut b = [0; ENTRY];
+        b[..4].copy_from_slice(&self.crc.to_le_bytes());
+        b[4..8].copy_from_slice(&self.flags.to_le_bytes());
+        b[8..].copy_from_slice(&self.version.to_le_bytes());
+        if *self != Self::default() {
+            let check = check(&b);
+            b[6..8].copy_from_slice(&check.to_le_bytes());
+        }
+        b
+    }
+
+    /// From its bytes in a file (`b` holds [`ENTRY`] of them). An entry that is not what was written is that of a bad block.
+    pub fn decode(b: &[u8]) -> Self {
+        let (crc, flags, version) = (le32(b, 0), le32(b, 4), le64(b, 8));
+        let mut unchecked = [0; ENTRY];
+        unchecked.copy_from_slice(&b[..ENTRY]);
+        unchecked[6..8].fill(0);
+        let told = (flags >> 16) as u16;
+        if told != 0 && told != check(&unchecked) {
+            return Self::lost();
+        }
+        Self { crc, flags: flags & FLAGS, version }
     }
 
     /// Whether the content is zeros and not stored.
@@ -62,6 +95,12 @@ impl Entry {
     }
 }
 
+/// An entry's check over its bytes, those of the check as 0. Never 0, so that a check that is missing is told from one.
+fn check(b: &[u8; ENTRY]) -> u16 {
+    let crc = crc32c(b);
+    ((crc ^ crc >> 16) as u16).max(1)
+}
+
 /// A chunk's entries, as far as blocks have been used.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
@@ -73,11 +112,27 @@ pub struct Table {
 impl Table {
     /// From its bytes in a file.
     pub fn decode(bytes: &[u8]) -> Self {
-        let entries = bytes
-            .chunks_exact(ENTRY)
-            .map(|b| Entry { crc: le32(b, 0), flags: le32(b, 4), version: le64(b, 8) })
-            .collect();
-        Self { entries, dirty: 0 }
+        Self { entries: bytes.chunks_exact(ENTRY).map(Entry::decode).collect(), dirty: 0 }
+    }
+
+    /// The entries from `first` up to `end` are not in the file, where they should be.
+    pub fn lose_entries(&mut self, first: u32, end: u32) {
+        (first..end).for_each(|block| self.set(block, Entry::lost()));
+    }
+
+    /// The file is gone: what it held is bad, and all of the table is to be written again.
+    pub fn lose_content(&mut self) {
+        for e in self.entries.iter_mut().filter(|e| !e.is_hole()) {
+            *e = e.unclean();
+        }
+        self.dirty = u64::MAX;
+    }
+
+    /// The first run of blocks with content at or behind `from`: (first, count), at most `most`.
+    pub fn run(&self, from: u32, most: u32) -> Option<(u32, u32)> {
+        let used = |b: &u32| !self.get(*b).is_hole();
+        let first = (from..self.len()).find(used)?;
+        Some((first, (first..self.len().min(first + most)).take_while(used).count() as u32))
     }
 
     /// The entry of a block.
@@ -110,6 +165,11 @@ impl Table {
     /// Whether nothing was ever written.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many blocks are known to be bad.
+    pub fn unclean(&self) -> usize {
+        self.entries.iter().filter(|e| e.is_unclean()).count()
     }
 
     /// Whether any block is known to be bad.
@@ -152,9 +212,7 @@ impl Table {
             let to = self.entries.len().min(from + PER_PAGE as usize);
             let mut bytes = Vec::with_capacity(PAGE);
             for e in &self.entries[from..to] {
-                bytes.extend_from_slice(&e.crc.to_le_bytes());
-                bytes.extend_from_slice(&e.flags.to_le_bytes());
-                bytes.extend_from_slice(&e.version.to_le_bytes());
+                bytes.extend_from_slice(&e.encode());
             }
             pages.push((u64::from(page) * PAGE as u64, bytes));
         }
@@ -183,6 +241,48 @@ mod tests {
         assert!(!t.is_dirty());
         t.set(299, Entry::data(6, 3));
         assert_eq!(t.take_dirty_pages().len(), 1);
+    }
+
+    #[test]
+    fn a_flipped_bit_in_an_entry_never_makes_a_block_a_hole_or_another_one() {
+        for e in [Entry::data(0x1234_5678, 1), Entry::zeroed(8), Entry::data(0, 1 << 40).unclean()] {
+            let good = e.encode();
+            assert_eq!(Entry::decode(&good), e);
+            for bit in 0..ENTRY * 8 {
+                let mut b = good;
+                b[bit / 8] ^= 1 << (bit % 8);
+                let read = Entry::decode(&b);
+                assert!(read == e || (read.is_unclean() && !read.is_hole()), "bit {bit} of {e:?}: {read:?}");
+            }
+        }
+        assert_eq!(Entry::default().encode(), [0; ENTRY]);
+    }
+
+    #[test]
+    fn entries_of_the_first_versions_have_no_check() {
+        let mut b = Entry::data(77, 5).encode();
+        b[6..8].fill(0);
+        assert_eq!(Entry::decode(&b), Entry::data(77, 5));
+    }
+
+    #[test]
+    fn what_a_lost_file_held_is_bad_and_written_again() {
+        let mut t = Table::default();
+        t.set(0, Entry::data(5, 1));
+        t.set(300, Entry::data(6, 2));
+        t.take_dirty_pages();
+        t.lose_content();
+        assert_eq!((t.get(0).told(), t.get(1).told(), t.get(300).told()), ((1, 0), (0, 0), (1, 0)));
+        assert_eq!(t.take_dirty_pages().len(), 2);
+        t.lose_entries(300, 302);
+        assert!(t.get(301).is_unclean() && !t.get(301).is_hole());
+    }
+
+    #[test]
+    fn runs_are_bounded_and_begin_behind_holes() {
+        let mut t = Table::default();
+        (3..9).for_each(|b| t.set(b, Entry::data(5, 1)));
+        assert_eq!((t.run(0, 4), t.run(7, 4), t.run(9, 4)), (Some((3, 4)), Some((7, 2)), None));
     }
 
     #[test]

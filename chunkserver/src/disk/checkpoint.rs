@@ -78,7 +78,7 @@ impl Disk {
         if state.deleted {
             return Ok(None);
         }
-        let file = self.file(chunk)?;
+        let file = self.file(chunk, &mut state)?;
         let mut parts = Vec::new();
         let at = self.settings.geometry.table();
         parts.extend(table(&mut state).take_dirty_pages().into_iter().map(|(o, b)| (at + o, b)));

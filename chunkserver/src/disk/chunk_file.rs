@@ -32,6 +32,8 @@ pub(super) struct FileState {
     /// the checkpoint under way takes along.
     pub imaged: BTreeSet<u32>,
     pub imaged_before: BTreeSet<u32>,
+    /// There is a file: made by this process, or found. If it cannot be opened, it has been lost.
+    pub has_file: bool,
     /// The file's name may not be durable yet.
     pub fresh: bool,
     /// After a crash: blocks may not be what their checksums say.

@@ -109,6 +109,14 @@ impl CrashingStorage {
         self.world.lock().crash_at = Some(n);
     }
 
+    /// Cuts a file off, behind everybody's back.
+    pub fn truncate(&self, name: &str, len: usize) {
+        if let Some(image) = self.world.lock().files.get_mut(name) {
+            image.live.truncate(len);
+            image.durable.truncate(len);
+        }
+    }
+
     pub fn has_crashed(&self) -> bool {
         self.world.lock().crashed
     }

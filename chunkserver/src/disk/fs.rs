@@ -1,11 +1,11 @@
 //! [`Storage`] over a directory of a local file system.
 
 use super::storage::{Storage, StorageFile};
-use rustix::fs::{FallocateFlags, fallocate, fdatasync, fsync, statvfs, syncfs};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, fdatasync, fsync, statvfs, syncfs};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -92,6 +92,18 @@ impl Storage for FsStorage {
             other => other?,
         };
         Ok(Arc::new(FsFile(file)))
+    }
+
+    fn open_uncached(&self, path: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let path = self.root.join(path);
+        let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(&path);
+        match direct {
+            // Not every file system can.
+            Err(e) if e.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                Ok(Arc::new(FsFile(File::open(&path)?)))
+            }
+            file => Ok(Arc::new(FsFile(file?))),
+        }
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {

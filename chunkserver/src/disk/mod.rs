@@ -8,15 +8,19 @@ mod chunk_file;
 mod crash_tests;
 #[cfg(test)]
 mod crashing;
+#[cfg(test)]
+mod damage_tests;
 mod error;
 pub mod fs;
 pub mod identity;
 mod journal;
 mod read;
 mod recover;
+mod scrub_mark;
 pub mod storage;
 mod store;
 mod syncer;
+mod verify;
 mod write;
 
 pub use boot_mark::BootMark;
@@ -25,5 +29,7 @@ pub use chunk_file::ChunkFile;
 pub use error::DiskError;
 pub use read::Blocks;
 pub use recover::Recovered;
-pub use store::{Disk, DiskSettings};
+pub use scrub_mark::ScrubMark;
+pub use store::{Disk, DiskSettings, Findings};
 pub use syncer::Syncer;
+pub use verify::{Source, Verified};

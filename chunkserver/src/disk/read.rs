@@ -40,7 +40,7 @@ impl Disk {
             return Ok(content);
         }
         let at = self.settings.geometry.data() + u64::from(block) * BLOCK as u64;
-        self.check(self.file(chunk)?.read_at(&mut content, at))?;
+        self.check(self.file(chunk, state)?.read_at(&mut content, at))?;
         if entry.is_unclean() || crc32c(&content) != entry.crc {
             self.mark_bad(chunk, state, block);
             return Err(DiskError::Corrupt { block });
@@ -48,13 +48,18 @@ impl Disk {
         Ok(content)
     }
 
-    fn mark_bad(&self, chunk: &ChunkFile, state: &mut State<'_>, block: u32) {
+    pub(super) fn mark_bad(&self, chunk: &ChunkFile, state: &mut State<'_>, block: u32) {
         let entry = table(state).get(block);
         if !entry.is_unclean() {
-            if state.unverified {
-                tracing::info!(chunk = chunk.id, block, "unclean block");
+            self.count_bad(1);
+            if state.meta.suspect {
+                tracing::debug!(chunk = chunk.id, block, "unclean block");
             } else {
-                tracing::error!(chunk = chunk.id, block, "a block does not match its checksum");
+                if !state.bad {
+                    tracing::error!(chunk = chunk.id, block, "a block does not match its checksum");
+                }
+                // It may not be the only one: all are read before the replicas are compared.
+                state.unverified = true;
             }
             table(state).set(block, entry.unclean());
             state.bad = true;
@@ -104,7 +109,8 @@ impl Disk {
         let mut buffer = Buffer::new(len);
         let bytes = buffer.as_mut_slice();
         let at = self.settings.geometry.data() + u64::from(first) * BLOCK as u64;
-        let Some(n) = self.check(read(&*self.file(chunk)?, &mut bytes[..used], at))? else { return Ok(None) };
+        let file = self.file(chunk, &mut state)?;
+        let Some(n) = self.check(read(&*file, &mut bytes[..used], at))? else { return Ok(None) };
         drop(state);
         bytes[n..].fill(0);
         for (i, e) in entries.iter().enumerate() {
@@ -140,29 +146,5 @@ impl Disk {
         let t = table(&mut state);
         let end = t.len().min(from.saturating_add(count));
         Ok(((from..end).map(|b| t.get(b).told()).collect(), end >= t.len()))
-    }
-
-    /// Reads every block that has content and marks those that are bad: after a crash, before the
-    /// replica is compared with others. Returns how many there are.
-    pub fn verify(&self, chunk: &Arc<ChunkFile>) -> Result<u32, DiskError> {
-        let runs = self.extents(chunk, 0)?;
-        let mut bad = 0;
-        for (from, to) in runs {
-            let mut at = from;
-            while at < to {
-                let n = (to - at).min(64);
-                match self.read(chunk, at, n) {
-                    Ok(_) => at += n,
-                    Err(DiskError::Corrupt { block }) => {
-                        // A read stops at the first bad one: go on behind it.
-                        bad += 1;
-                        at = block + 1;
-                    }
-                    Err(e) => return Err(e),
-                }
-            }
-        }
-        chunk.state.lock().unverified = false;
-        Ok(bad)
     }
 }

@@ -135,7 +135,14 @@ impl Chunk {
         let fresh = self.replay.is_touched();
         let (meta, recent) = self.replay.finish();
         let unverified = meta.suspect;
-        let state = FileState { stored: self.stored, unverified, fresh, meta, ..FileState::default() };
+        let state = FileState {
+            stored: self.stored,
+            unverified,
+            fresh,
+            meta,
+            has_file: true,
+            ..FileState::default()
+        };
         Recovered { file: Arc::new(ChunkFile::new(id, state)), recent }
     }
 }

@@ -23,6 +23,11 @@ pub trait StorageFile: Send + Sync {
 pub trait Storage: Send + Sync {
     /// Opens a file; with `create` it is made if there is none (and its directory, too).
     fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn StorageFile>>;
+    /// Opens a file to read what the disk itself holds, past what is in memory where that can be done. Offsets, lengths
+    /// and the memory read into must then be aligned to blocks.
+    fn open_uncached(&self, path: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.open(path, false)
+    }
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
     /// The names in a directory; none where there is no such directory.

@@ -42,6 +42,19 @@ pub struct Disk {
     failed: AtomicBool,
     /// Bytes of loaded tables, roughly.
     pub(super) table_bytes: AtomicU64,
+    /// What was found wrong with replicas.
+    pub findings: Findings,
+}
+
+/// What was found wrong with replicas on a disk since it was opened, by scrubbing or otherwise.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Blocks that are not what their checksums say.
+    pub bad_blocks: AtomicU64,
+    /// Of those, blocks that are good again, or gone with their replica.
+    pub healed_blocks: AtomicU64,
+    /// Chunk files that were not there.
+    pub lost_files: AtomicU64,
 }
 
 pub(super) type State<'a> = MutexGuard<'a, FileState>;
@@ -61,6 +74,7 @@ impl Disk {
             total: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             table_bytes: AtomicU64::new(0),
+            findings: Findings::default(),
         };
         disk.measure();
         disk
@@ -168,6 +182,7 @@ impl Disk {
     pub fn delete(&self, chunk: &Arc<ChunkFile>) -> Result<(), DiskError> {
         let mut state = self.begin(chunk)?;
         state.deleted = true;
+        self.count_healed(table(&mut state).unclean());
         let r = self.record(chunk, &mut state, Body::Delete, 0, false).map(drop);
         drop(state);
         self.files.lock().pop(&chunk.id);
@@ -213,30 +228,100 @@ impl Disk {
         }
         state.used = true;
         if state.table.is_none() {
-            let blocks = state.stored.min(self.settings.geometry.blocks());
-            let mut bytes = vec![0; blocks as usize * ENTRY];
-            if blocks > 0 {
-                let at = self.settings.geometry.table();
-                self.check(self.file(chunk)?.read_at(&mut bytes, at))?;
-            }
-            let table = Table::decode(&bytes);
-            self.table_bytes.fetch_add(table.memory() as u64, Ordering::Relaxed);
-            state.table = Some(table);
+            self.load_table(chunk, &mut state)?;
         }
         Ok(state)
+    }
+
+    fn load_table(&self, chunk: &ChunkFile, state: &mut State<'_>) -> Result<(), DiskError> {
+        let blocks = state.stored.min(self.settings.geometry.blocks());
+        let mut bytes = vec![0; blocks as usize * ENTRY];
+        let mut n = 0;
+        if blocks > 0 {
+            let at = self.settings.geometry.table();
+            n = self.check(self.file(chunk, state)?.read_at(&mut bytes, at))?;
+        }
+        // If the file was lost it has been made, and its table, anew.
+        if state.table.is_none() {
+            let mut table = Table::decode(&bytes[..n]);
+            let there = table.len();
+            table.lose_entries(there, blocks);
+            if table.any_unclean() {
+                let of = table.len();
+                tracing::error!(
+                    chunk = chunk.id,
+                    entries = there,
+                    of,
+                    "blocks are bad, or their entries in the table"
+                );
+                if !std::mem::replace(&mut state.bad, true) {
+                    self.count_bad(table.unclean());
+                }
+            }
+            state.table = Some(table);
+        }
+        let memory = state.table.as_ref().map_or(0, Table::memory);
+        self.table_bytes.fetch_add(memory as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) fn working(&self) -> Result<(), DiskError> {
         if self.has_failed() { Err(DiskError::Failed) } else { Ok(()) }
     }
 
-    pub(super) fn file(&self, chunk: &ChunkFile) -> Result<Arc<dyn StorageFile>, DiskError> {
+    /// The chunk's file, made at first use. One that should be there and is not is made again, and
+    /// what was in it is known to be bad from then on.
+    pub(super) fn file(
+        &self,
+        chunk: &ChunkFile,
+        state: &mut State<'_>,
+    ) -> Result<Arc<dyn StorageFile>, DiskError> {
         if let Some(f) = self.files.lock().get(&chunk.id) {
             return Ok(f.clone());
         }
-        let file = self.check(self.storage.open(&chunk.path(), true))?;
+        let file = match self.storage.open(&chunk.path(), !state.has_file) {
+            Err(e) if state.has_file && e.kind() == std::io::ErrorKind::NotFound => {
+                tracing::error!(chunk = chunk.id, "the chunk file is missing; it is made again");
+                let file = self.check(self.storage.open(&chunk.path(), true))?;
+                self.lose_content(state);
+                file
+            }
+            opened => self.check(opened)?,
+        };
+        state.has_file = true;
         self.files.lock().put(chunk.id, file.clone());
         Ok(file)
+    }
+
+    fn lose_content(&self, state: &mut State<'_>) {
+        let stored = state.stored.min(self.settings.geometry.blocks());
+        let table = state.table.get_or_insert_with(|| {
+            let mut table = Table::default();
+            table.lose_entries(0, stored);
+            table
+        });
+        let known = table.unclean();
+        table.lose_content();
+        self.count_bad(table.unclean() - if state.bad { known } else { 0 });
+        state.bad = true;
+        state.fresh = true;
+        state.header_dirty = true;
+        self.findings.lost_files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Blocks turned out to be bad.
+    pub(super) fn count_bad(&self, blocks: usize) {
+        self.findings.bad_blocks.fetch_add(blocks as u64, Ordering::Relaxed);
+    }
+
+    /// Bad blocks were replaced by good ones, or are gone.
+    pub(super) fn count_healed(&self, blocks: usize) {
+        self.findings.healed_blocks.fetch_add(blocks as u64, Ordering::Relaxed);
+    }
+
+    /// Whatever file has the chunk's name now is used from here on.
+    pub(super) fn look_again(&self, chunk: &ChunkFile) {
+        self.files.lock().pop(&chunk.id);
     }
 }
 

@@ -96,7 +96,7 @@ impl Disk {
         for c in chunks {
             let mut state = c.state.lock();
             if !state.deleted && std::mem::take(&mut state.unsynced) {
-                files.push(self.file(c)?);
+                files.push(self.file(c, &mut state)?);
                 if std::mem::take(&mut state.fresh) {
                     dirs.insert(c.dir());
                 }

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// What a record says beside its body.
-struct Edit {
-    first: u32,
-    seq: u64,
-    id: WriteId,
-    more: bool,
+pub(super) struct Edit {
+    pub first: u32,
+    pub seq: u64,
+    pub id: WriteId,
+    pub more: bool,
 }
 
 impl Disk {
@@ -141,9 +141,10 @@ impl Disk {
         if overwrites {
             let at = self.settings.geometry.data() + u64::from(first) * BLOCK as u64;
             let len = u64::from(end - first) * BLOCK as u64;
-            self.check(self.file(chunk)?.punch(at, len))?;
+            self.check(self.file(chunk, state)?.punch(at, len))?;
             state.unsynced = true;
         }
+        self.count_healed((first..end).filter(|b| table(state).get(*b).is_unclean()).count());
         for b in first..end {
             let was = table(state).get(b);
             let entry = if seq == 0 || was.version == 0 { Entry::default() } else { Entry::zeroed(seq) };
@@ -198,7 +199,7 @@ impl Disk {
     }
 
     /// Journals and writes whole blocks and enters them into the table.
-    fn put(
+    pub(super) fn put(
         &self,
         chunk: &Arc<ChunkFile>,
         state: &mut State<'_>,
@@ -212,14 +213,15 @@ impl Disk {
         let overwrites = (first..end).any(|b| !table(state).get(b).is_hole());
         if !small && state.is_imaged(first..end) {
             // The journal's images do not count any more once this is recorded, but it may itself be lost.
-            self.stable(self.file(chunk)?.sync())?;
+            self.stable(self.file(chunk, state)?.sync())?;
             state.imaged.clear();
             state.imaged_before.clear();
         }
         let body = if small { Body::Image(crcs.to_vec()) } else { Body::Large(crcs.to_vec()) };
         self.append(chunk, state, body, edit, if small { parts } else { &[] }, overwrites)?;
         let at = self.settings.geometry.data() + u64::from(first) * BLOCK as u64;
-        let written = self.file(chunk).and_then(|f| self.check(f.write_at(parts, at)));
+        let written = self.file(chunk, state).and_then(|f| self.check(f.write_at(parts, at)));
+        self.count_healed((first..end).filter(|b| table(state).get(*b).is_unclean()).count());
         for (b, crc) in (first..end).zip(crcs) {
             let entry = Entry::data(*crc, edit.seq);
             table(state).set(b, if written.is_ok() { entry } else { entry.unclean() });
@@ -296,7 +298,7 @@ impl Disk {
         let mut state = self.begin(chunk)?;
         let mut content = vec![0; BLOCK];
         let at = self.settings.geometry.data() + u64::from(block) * BLOCK as u64;
-        self.check(self.file(chunk)?.read_at(&mut content, at))?;
+        self.check(self.file(chunk, &mut state)?.read_at(&mut content, at))?;
         let crc = crc32c(&content);
         let edit = Edit { first: block, seq: version, id: WriteId::default(), more: true };
         self.put(chunk, &mut state, &edit, &[&content], &[crc])
