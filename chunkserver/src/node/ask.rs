@@ -1,6 +1,7 @@
 //! Questions to one other replica of a chunk.
 
 use super::chunk::Chunk;
+use super::effects::NotSent;
 use super::reads::TABLE_ENTRIES;
 use super::state::Node;
 use crate::core::differences::Told;
@@ -27,6 +28,9 @@ pub(super) struct Failed {
     pub fault: Fault,
 }
 
+/// A block turned out to be bad only now. Nobody is to be dropped for it: the replicas are compared again.
+pub(super) const BAD_BLOCK: Failed = Failed { server: 0, fault: Fault::Disk };
+
 /// Asks one server about the chunk; anything but `Ok` is a failure of that server.
 pub(super) async fn ask(
     node: &Arc<Node>,
@@ -47,6 +51,8 @@ pub(super) fn checked(server: u32, reply: Result<Reply, CallError>) -> Result<Re
             Status::Ok => return Ok(reply),
             Status::NoSpace => Fault::NoSpace,
             Status::StaleEpoch | Status::NotPrimary => Fault::Stale,
+            // It knows now, and will tell so when it is asked again.
+            Status::Corrupt => return Err(BAD_BLOCK),
             status => {
                 tracing::info!(server, ?status, "{}", reply.text());
                 Fault::Disk
@@ -145,8 +151,10 @@ pub(super) async fn install(
         let _in_order = chunk.replica.lock();
         chunk.install_at(node, meta, (server, Some(on)), run, false, then)
     };
-    if !sent {
-        return Err(Failed { server, fault: Fault::Unreachable });
+    match sent {
+        Ok(()) => {}
+        Err(NotSent::Unreadable) => return Err(BAD_BLOCK),
+        Err(NotSent::Unreachable) => return Err(Failed { server, fault: Fault::Unreachable }),
     }
     let reply = match tokio::time::timeout(LIMIT, rx).await {
         Err(_) => Err(CallError::TimedOut),

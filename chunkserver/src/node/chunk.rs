@@ -130,6 +130,13 @@ impl Chunk {
         }
     }
 
+    /// Whether a comparison is under way, or asked for, that may make bad blocks good.
+    pub fn is_healing(&self) -> bool {
+        let machine = self.replica.lock();
+        let comparing = machine.is_primary() && !machine.is_level();
+        comparing || self.asking.load(Ordering::Acquire)
+    }
+
     /// Answers a client; what it may not hear without a lease it does not.
     pub fn answer(node: &Node, to: Answer, status: Status, epoch: u64, seq: u64) {
         let status = if status == Status::Ok && !node.may_serve() { Status::NotServing } else { status };

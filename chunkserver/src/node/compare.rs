@@ -14,7 +14,7 @@ use crate::disk::DiskError;
 use bytes::Bytes;
 use cairn_proto::block::{BLOCK, piece_crcs, zero_block_crc};
 use cairn_proto::data::{Client, Kind};
-use cairn_proto::rpc::{ReadMeta, ReadReply, ReconcileMeta};
+use cairn_proto::rpc::{ReadMeta, ReadReply, ReconcileMeta, StateReply};
 use parking_lot::MutexGuard;
 use prost::Message;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 const AGAIN: Duration = Duration::from_millis(100);
+/// So often the primary is asked to heal bad blocks, over about ten seconds.
+const HEAL_TRIES: u32 = 8;
 
 /// Begins a comparison; the lock is held.
 pub(super) fn start(node: &Arc<Node>, chunk: &Arc<Chunk>, machine: &Machine) {
@@ -111,7 +113,7 @@ fn failed_here(server: u32, chunk: &Chunk, e: &DiskError) -> Failed {
     Failed { server, fault }
 }
 
-/// Reads all blocks after a crash, off the connections' threads.
+/// Reads all blocks after a crash, or when a bad one was found, off the connections' threads.
 pub(super) async fn verify(chunk: &Arc<Chunk>) -> Result<(), DiskError> {
     if !chunk.file.is_unverified() {
         return Ok(());
@@ -119,8 +121,8 @@ pub(super) async fn verify(chunk: &Arc<Chunk>) -> Result<(), DiskError> {
     let c = chunk.clone();
     let bad = tokio::task::spawn_blocking(move || c.unit.disk.verify(&c.file)).await;
     let bad = bad.unwrap_or(Err(DiskError::Failed))?;
-    if bad > 0 {
-        tracing::info!(chunk = chunk.id, blocks = bad, "unclean after a crash");
+    if !bad.is_empty() {
+        tracing::info!(chunk = chunk.id, blocks = bad.len(), "bad blocks");
     }
     Ok(())
 }
@@ -230,6 +232,17 @@ async fn send_differing(
     Ok(())
 }
 
+/// Bad blocks here are not healed, although the primary has been asked for it. If it is whole itself, this replica cannot be
+/// healed in place, and is replaced.
+fn give_up(node: &Arc<Node>, chunk: &Arc<Chunk>, epoch: u64, primary_whole: bool) {
+    if primary_whole {
+        tracing::warn!(chunk = chunk.id, "bad blocks cannot be healed in place: the replica is given up");
+        node.master.report(node, chunk, epoch, vec![node.config.id], Fault::Disk);
+    } else {
+        tracing::error!(chunk = chunk.id, "bad blocks that no replica has whole");
+    }
+}
+
 /// As a member: asks the primary for a comparison until it has been made.
 pub(super) fn ask_primary(node: &Arc<Node>, chunk: &Arc<Chunk>) {
     if chunk.asking.swap(true, Ordering::AcqRel) {
@@ -238,7 +251,7 @@ pub(super) fn ask_primary(node: &Arc<Node>, chunk: &Arc<Chunk>) {
     let (node, chunk) = (node.clone(), chunk.clone());
     node.clone().handle.spawn(async move {
         let mut wait = Duration::from_millis(50);
-        loop {
+        for tries in 0u32.. {
             let verified = {
                 let _turn = node.heavy.acquire().await;
                 verify(&chunk).await
@@ -246,16 +259,22 @@ pub(super) fn ask_primary(node: &Arc<Node>, chunk: &Arc<Chunk>) {
             if let Err(e) = verified {
                 tracing::warn!(chunk = chunk.id, "cannot verify: {e}");
             }
-            let (primary, epoch, wanted) = {
+            let (primary, epoch, trusted, wanted) = {
                 let m = chunk.replica.lock();
                 let whole = m.is_trusted() && !chunk.file.in_doubt();
                 let asks = m.is_member() && !m.is_primary() && !whole && !chunk.is_retired();
-                (m.meta().in_sync.first().copied(), m.epoch(), asks)
+                (m.meta().in_sync.first().copied(), m.epoch(), m.is_trusted(), asks)
             };
             let Some(primary) = primary.filter(|_| wanted) else { break };
             let meta = ReconcileMeta { server: node.config.id }.encode_to_vec();
-            if let Err(f) = ask(&node, &chunk, epoch, primary, (Kind::Reconcile, 0), &meta).await {
+            let reply = ask(&node, &chunk, epoch, primary, (Kind::Reconcile, 0), &meta).await;
+            let state = reply.and_then(|r| decoded::<StateReply>(primary, &r));
+            if let Err(f) = &state {
                 tracing::debug!(chunk = chunk.id, primary, fault = ?f.fault, "primary not asked");
+            }
+            if trusted && tries >= HEAL_TRIES {
+                give_up(&node, &chunk, epoch, state.is_ok_and(|s| s.exists && !s.unclean));
+                break;
             }
             tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
             wait = (wait * 2).min(Duration::from_secs(2));

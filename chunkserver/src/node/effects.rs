@@ -19,6 +19,15 @@ use std::sync::atomic::Ordering;
 
 type Events = VecDeque<ChunkEvent>;
 
+/// Why blocks could not be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotSent {
+    /// They cannot be read here.
+    Unreadable,
+    /// There is no connection.
+    Unreachable,
+}
+
 /// Blocks in one Install.
 pub const INSTALL_BLOCKS: u32 = 256;
 
@@ -235,9 +244,7 @@ impl Chunk {
                     chunk.handle(&node2, Event::JoinFailed { target: to });
                 }
             });
-            if !sent {
-                return None;
-            }
+            sent.ok()?;
             at += n;
         }
         Some(())
@@ -245,7 +252,6 @@ impl Chunk {
 
     /// Sends blocks (first, count; none: only the chunk's seq) as they are now. The lock is held, so that
     /// nothing changes them before they are on their way. With a connection given, on that one or not at all.
-    /// False: they cannot be read or sent.
     pub(super) fn install_at(
         &self,
         node: &Arc<Node>,
@@ -254,7 +260,7 @@ impl Chunk {
         (first, count): (u32, u32),
         sync: bool,
         then: impl FnOnce(Option<Frame>) + Send + 'static,
-    ) -> bool {
+    ) -> Result<(), NotSent> {
         let mut header = Header::request(Kind::Install, self.id, meta.epoch as u32, first * BLOCK as u32);
         if sync {
             header.flags |= flags::SYNC;
@@ -272,15 +278,16 @@ impl Chunk {
                 }
                 Err(e) => {
                     tracing::warn!(chunk = self.id, first, "cannot read blocks for another replica: {e}");
-                    return false;
+                    return Err(NotSent::Unreadable);
                 }
             }
         }
         install.blocks = u64::from(count);
-        match on {
+        let sent = match on {
             Some(client) => client.start_then(header, &install.encode_to_vec(), data, then),
             None => node.peers.send(to, header, &install.encode_to_vec(), data, then),
-        }
+        };
+        if sent { Ok(()) } else { Err(NotSent::Unreachable) }
     }
 
     /// Counts what a client wrote.

@@ -4,7 +4,7 @@
 use super::ask::{self, Failed};
 use super::chunk::Chunk;
 use super::compare;
-use super::effects::INSTALL_BLOCKS;
+use super::effects::{INSTALL_BLOCKS, NotSent};
 use super::master::epoch_event;
 use super::state::Node;
 use crate::core::differences::{any_bad, differing};
@@ -69,8 +69,14 @@ async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, (target, on): (u32, &Cli
                 c.handle(&n, Event::JoinFailed { target });
             }
         });
-        if !sent {
-            return Err("blocks could not be sent".into());
+        match sent {
+            Ok(()) => {}
+            Err(NotSent::Unreadable) => {
+                drop(machine);
+                chunk.handle(node, Event::Doubt);
+                return Err("bad blocks here have to be healed first".into());
+            }
+            Err(NotSent::Unreachable) => return Err("connection lost".into()),
         }
     }
     finish(node, chunk, (target, on)).await
@@ -86,9 +92,7 @@ async fn finish(node: &Arc<Node>, chunk: &Arc<Chunk>, (target, on): (u32, &Clien
             // Given up on after the time limit.
             let _ = tx.send(frame);
         });
-        if !sent {
-            return Err("connection lost".into());
-        }
+        sent.map_err(|_| "connection lost")?;
         meta
     };
     let last = tokio::time::timeout(LIMIT, rx).await.map_err(|_| "no answer in time")?;

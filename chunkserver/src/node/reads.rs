@@ -83,8 +83,11 @@ fn answer_read(
             answer.send(Status::Ok, epoch, &reply.encode_to_vec(), blocks.data);
         }
         Err(e) => {
-            answer.refuse(e.status(), epoch, &e.to_string());
-            if matches!(e, DiskError::Corrupt { .. }) {
+            let corrupt = matches!(e, DiskError::Corrupt { .. });
+            // A client that finds no replica whole had better come back than give up.
+            let soon = corrupt && asker.role == Role::Client && chunk.is_healing();
+            answer.refuse(if soon { Status::Busy } else { e.status() }, epoch, &e.to_string());
+            if corrupt {
                 chunk.doubt(node);
             }
         }

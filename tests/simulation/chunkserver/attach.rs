@@ -180,7 +180,8 @@ impl Node {
             }
             Some(Cmd::ReportWanted(_)) => return self.report_replicas(),
             Some(Cmd::Chunk(reply)) => return self.answered(reply),
-            Some(Cmd::Servers(_)) => Ok(()),
+            // Simulated disks are not scrubbed: what is bad on them is found by reading.
+            Some(Cmd::Servers(_) | Cmd::Scrub(_)) => Ok(()),
             Some(Cmd::SetEpoch(info)) => self.set_epoch(&info),
             Some(Cmd::Delete(list)) => {
                 list.chunks.into_iter().for_each(|c| self.delete(c));

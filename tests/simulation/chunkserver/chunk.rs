@@ -102,6 +102,12 @@ impl Chunk {
         }
     }
 
+    /// Whether a comparison is under way, or asked for, that may make bad blocks good.
+    pub fn is_healing(&self) -> bool {
+        let machine = self.replica.borrow();
+        (machine.is_primary() && !machine.is_level()) || self.asking.get()
+    }
+
     /// Answers a client; what it may not hear without a lease it does not.
     pub fn answer(&self, node: &Rc<Node>, to: Ticket, status: Status, epoch: u64) {
         let status = if status == Status::Ok && !node.may_serve() { Status::NotServing } else { status };

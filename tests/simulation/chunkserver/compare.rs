@@ -2,7 +2,7 @@
 
 use super::chunk::Chunk;
 use super::disk::DiskError;
-use super::effects::INSTALL_BLOCKS;
+use super::effects::{INSTALL_BLOCKS, NotSent};
 use super::node::Node;
 use super::peers::CallError;
 use crate::message::{Answer, Ask, Content, Reply, Request, Told};
@@ -18,6 +18,7 @@ use std::rc::Rc;
 const LIMIT: u64 = 2_000;
 const STARTING: u64 = 1_500;
 const AGAIN: u64 = 100;
+const HEAL_TRIES: u32 = 8;
 
 /// Of a replica: seq, whether it is unclean, whether there is one.
 type State = (u64, bool, bool);
@@ -27,6 +28,9 @@ pub struct Failed {
     pub server: u32,
     pub fault: Fault,
 }
+
+/// A block turned out to be bad only now: the replicas are compared again.
+const BAD_BLOCK: Failed = Failed { server: 0, fault: Fault::Disk };
 
 pub fn start(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: ChunkMeta) {
     let (node, chunk) = (node.clone(), chunk.clone());
@@ -130,6 +134,7 @@ fn checked(server: u32, reply: Result<Reply, CallError>) -> Result<Reply, Failed
             Status::Ok => return Ok(reply),
             Status::NoSpace => Fault::NoSpace,
             Status::StaleEpoch | Status::NotPrimary => Fault::Stale,
+            Status::Corrupt => return Err(BAD_BLOCK),
             _ => Fault::Disk,
         },
         Err(CallError::TimedOut) => Fault::Silent,
@@ -261,8 +266,10 @@ async fn install(
     run: (u32, u32),
 ) -> Result<(), Failed> {
     let (tx, rx) = oneshot::channel();
-    if !chunk.install_at(node, meta, (server, Some(on)), run, false, move |reply| drop(tx.send(reply))) {
-        return Err(Failed { server, fault: Fault::Unreachable });
+    match chunk.install_at(node, meta, (server, Some(on)), run, false, move |reply| drop(tx.send(reply))) {
+        Ok(()) => {}
+        Err(NotSent::Unreadable) => return Err(BAD_BLOCK),
+        Err(NotSent::Unreachable) => return Err(Failed { server, fault: Fault::Unreachable }),
     }
     let reply = match node.world.exec.timeout(node.life, LIMIT, rx).await {
         None => Err(CallError::TimedOut),
@@ -290,18 +297,25 @@ pub fn ask_primary(node: &Rc<Node>, chunk: &Rc<Chunk>) {
     let (node, chunk) = (node.clone(), chunk.clone());
     node.world.clone().exec.spawn(node.life, async move {
         let mut wait = 50;
-        loop {
+        for tries in 0.. {
             // What could not be read is seen by the comparison.
             let _ = verify(&node, &chunk).await;
-            let (primary, epoch, asks) = {
+            let (primary, epoch, trusted, asks) = {
                 let m = chunk.replica.borrow();
                 let whole = m.is_trusted() && !node.disk.borrow().in_doubt(chunk.id);
                 let asks = m.is_member() && !m.is_primary() && !whole && !chunk.is_retired();
-                (m.meta().in_sync.first().copied(), m.epoch(), asks)
+                (m.meta().in_sync.first().copied(), m.epoch(), m.is_trusted(), asks)
             };
             let Some(primary) = primary.filter(|_| asks) else { break };
-            // It is asked again.
-            let _ = ask(&node, &chunk, epoch, primary, Ask::Reconcile).await;
+            let reply = ask(&node, &chunk, epoch, primary, Ask::Reconcile).await;
+            if trusted && tries >= HEAL_TRIES {
+                let whole = |r: Reply| matches!(r.body, Answer::State { unclean: false, exists: true, .. });
+                if reply.is_ok_and(whole) {
+                    node.world.coverage.hit("a replica that could not be healed gave itself up");
+                    node.report(&chunk, epoch, vec![node.id], Fault::Disk);
+                }
+                break;
+            }
             let jitter = node.world.rng.borrow_mut().between(wait / 2, wait + 1);
             node.sleep(jitter).await;
             wait = (wait * 2).min(2_000);

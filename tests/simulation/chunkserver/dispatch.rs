@@ -202,8 +202,10 @@ fn read(node: &Rc<Node>, is_server: bool, (id, epoch): (u64, u64), first: u32, c
             node.answer(to, Reply { status: Status::Ok, epoch, body: Answer::Blocks(data, crcs) });
         }
         Err(e) => {
-            node.refuse(to, e.status(), epoch);
-            if matches!(e, DiskError::Corrupt(_)) {
+            let corrupt = matches!(e, DiskError::Corrupt(_));
+            let soon = corrupt && !is_server && chunk.is_healing();
+            node.refuse(to, if soon { Status::Busy } else { e.status() }, epoch);
+            if corrupt {
                 chunk.doubt(node);
             }
         }

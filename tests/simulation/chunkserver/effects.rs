@@ -14,6 +14,13 @@ use std::rc::Rc;
 
 type Events = VecDeque<ChunkEvent>;
 
+/// Why blocks could not be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    Unreadable,
+    Unreachable,
+}
+
 /// Blocks in one Install.
 pub const INSTALL_BLOCKS: u32 = 3;
 
@@ -200,7 +207,7 @@ impl Chunk {
                     chunk.handle(&node2, Event::JoinFailed { target: to });
                 }
             });
-            if !sent {
+            if sent.is_err() {
                 return false;
             }
             at += n;
@@ -208,8 +215,7 @@ impl Chunk {
         true
     }
 
-    /// Sends blocks (first, count; none: only the chunk's seq) as they are now. False: they cannot be
-    /// read or sent.
+    /// Sends blocks (first, count; none: only the chunk's seq) as they are now.
     pub fn install_at(
         &self,
         node: &Rc<Node>,
@@ -218,16 +224,17 @@ impl Chunk {
         (first, count): (u32, u32),
         sync: bool,
         then: impl FnOnce(Option<Reply>) + 'static,
-    ) -> bool {
+    ) -> Result<(), NotSent> {
         let read = self.disk(node).and_then(|mut d| d.read(self.id, first, count));
-        let Ok((data, crcs, told)) = read else { return false };
+        let (data, crcs, told) = read.map_err(|_| NotSent::Unreadable)?;
         let ChunkMeta { epoch, in_sync, seq, .. } = meta.clone();
         let body = Ask::Install { first, told, crcs, data, in_sync, seq };
         let request = Request { chunk: self.id, epoch, sync, body };
-        match on {
+        let sent = match on {
             Some(conn) => node.world.ask(conn, request, then),
             None => node.send(to, request, then),
-        }
+        };
+        if sent { Ok(()) } else { Err(NotSent::Unreachable) }
     }
 
     /// Now and then a disk turns out to be full only while it is written to.

@@ -2,7 +2,7 @@
 
 use super::chunk::Chunk;
 use super::compare::{self, Failed};
-use super::effects::{INSTALL_BLOCKS, member_answer};
+use super::effects::{INSTALL_BLOCKS, NotSent, member_answer};
 use super::node::{Node, Question};
 use crate::net::ConnId;
 use cairn_chunkserver::core::differences::{any_bad, differing};
@@ -63,8 +63,13 @@ async fn bring_up(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32, on: ConnId) -
                 c.handle(&n, Event::JoinFailed { target });
             }
         });
-        if !sent {
-            return Err("blocks could not be sent".into());
+        match sent {
+            Ok(()) => {}
+            Err(NotSent::Unreadable) => {
+                chunk.handle(node, Event::Doubt);
+                return Err("bad blocks here have to be healed first".into());
+            }
+            Err(NotSent::Unreachable) => return Err("connection lost".into()),
         }
     }
     finish(node, chunk, target, on).await
@@ -73,9 +78,9 @@ async fn bring_up(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32, on: ConnId) -
 async fn finish(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32, on: ConnId) -> Result<(), String> {
     let (tx, rx) = oneshot::channel();
     let meta = chunk.replica.borrow().meta();
-    if !chunk.install_at(node, &meta, (target, Some(on)), (0, 0), false, move |reply| drop(tx.send(reply))) {
-        return Err("connection lost".into());
-    }
+    let sent =
+        chunk.install_at(node, &meta, (target, Some(on)), (0, 0), false, move |reply| drop(tx.send(reply)));
+    sent.map_err(|_| "connection lost")?;
     let last = node.world.exec.timeout(node.life, LIMIT, rx).await.ok_or("no answer in time")?;
     let last = last.ok().flatten().ok_or("connection lost")?;
     if member_answer(Some(&last)) != MemberAnswer::Done {
