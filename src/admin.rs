@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cairn_proto::rpc::admin_client::AdminClient;
-use cairn_proto::rpc::{FileReply, FileRequest, NodeReply, NodeRequest, StatusReply, StatusRequest};
+use cairn_proto::rpc::{
+    FileReply, FileRequest, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::Failure;
@@ -35,6 +37,25 @@ pub async fn status(masters: &[String]) -> Result<StatusReply, Failure> {
 async fn status_of(master: &str) -> Result<StatusReply, Failure> {
     let reply = connect(master).await?.status(StatusRequest {}).await;
     reply.map(tonic::Response::into_inner).map_err(|e| refused(master, &e))
+}
+
+/// Has chunkservers (none named: all) verify their disks, by the first of the masters that answers.
+pub async fn scrub(masters: &[String], request: &ScrubRequest) -> Result<ScrubReply, Failure> {
+    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
+    for master in masters {
+        let mut client = match connect(master).await {
+            Ok(client) => client,
+            Err(e) => {
+                last = e;
+                continue;
+            }
+        };
+        match client.scrub(request.clone()).await {
+            Ok(reply) => return Ok(reply.into_inner()),
+            Err(e) => last = refused(master, &e),
+        }
+    }
+    Err(last)
 }
 
 /// An inode's chunks, from the first of the masters that answers.

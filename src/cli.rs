@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{chunkserver, down, file, master, mount, node, status, umount, up};
+use crate::commands::{chunkserver, down, file, master, mount, node, scrub, status, umount, up};
 use crate::config_file;
 use crate::error::Failure;
 
@@ -48,6 +48,8 @@ pub enum Command {
     Umount(umount::Args),
     /// Show masters, chunkservers, mounts and copies
     Status(status::Args),
+    /// Verify what is stored, now; what is bad is healed from the other replicas
+    Scrub(scrub::Args),
     /// Show a file's chunks: epochs, replicas, in-sync sets
     File(file::Args),
     /// Take chunkservers out of service and back: drain, maintenance, resume

@@ -46,6 +46,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Mount(args) => commands::mount::run(args, cli.in_background),
         Command::Umount(args) => commands::umount::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Scrub(args) => commands::scrub::run(&args),
         Command::File(args) => commands::file::run(&args),
         Command::Node(args) => commands::node::run(&args),
     }

@@ -27,6 +27,8 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// Chunk files kept open on each disk.
     pub open_files: usize,
+    /// Bytes a second that are read on each disk to verify what is stored; 0: only on command.
+    pub scrub_rate: u64,
 }
 
 impl Default for Config {
@@ -41,6 +43,7 @@ impl Default for Config {
             journal_segment_bytes: 32 << 20,
             reserve_bytes: 192 << 20,
             open_files: 512,
+            scrub_rate: 10 << 20,
         }
     }
 }

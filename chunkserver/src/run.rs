@@ -7,8 +7,8 @@ use crate::disk::fs::FsStorage;
 use crate::disk::identity::{DiskDir, Identity};
 use crate::disk::{BootMark, Disk, DiskError, DiskSettings, Recovered, Syncer};
 use crate::node::{
-    DiskUnit, Listeners, Node, NodeConfig, Registration, housekeep, is_whole, keep_attached, recover_chunks,
-    register, serve,
+    DiskScrub, DiskUnit, Listeners, Node, NodeConfig, Registration, housekeep, is_whole, keep_attached,
+    recover_chunks, register, serve,
 };
 use cairn_proto::PROTOCOL;
 use cairn_proto::block::BLOCK;
@@ -211,7 +211,9 @@ async fn open_node(
         }
         let disk = Arc::new(disk);
         let syncer = Syncer::start(disk.clone()).map_err(Error::Thread)?;
-        units.push(Arc::new(DiskUnit { path: dir.path().into(), disk, syncer, mark, behind }));
+        let path: std::path::PathBuf = dir.path().into();
+        let scrub = DiskScrub::new(&path, config.scrub_rate);
+        units.push(Arc::new(DiskUnit { path, disk, syncer, mark, behind, scrub }));
         found.push(recovered);
     }
     let member = config.member_timeout.as_millis() as u64;

@@ -61,6 +61,8 @@ pub(crate) enum Message {
     File(u64, oneshot::Sender<Result<rpc::FileReply, Status>>),
     /// An administrator steers a chunkserver, or asks how far it is.
     Node(rpc::NodeRequest, oneshot::Sender<Result<rpc::NodeReply, Status>>),
+    /// An administrator wants disks verified.
+    Scrub(rpc::ScrubRequest, oneshot::Sender<rpc::ScrubReply>),
     /// Time has passed.
     Tick,
     /// End all connections; nothing is done after that.

@@ -43,6 +43,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", env = "CAIRN_MEMBER_TIMEOUT", hide_env_values = true,
           default_value = "500ms", value_parser = values::duration)]
     pub member_timeout: Duration,
+    /// Read what is stored on each disk once a day to verify it, at most at so many bytes a second; 0: never
+    #[arg(long, value_name = "SIZE", env = "CAIRN_SCRUB_RATE", hide_env_values = true,
+          default_value = "10MiB", value_parser = values::size)]
+    pub scrub_rate: u64,
 }
 
 /// Serves until a signal ends it.
@@ -54,6 +58,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         masters: args.master,
         rack: args.rack,
         member_timeout: args.member_timeout,
+        scrub_rate: args.scrub_rate,
         ..Default::default()
     };
     process::runtime()?.block_on(async {

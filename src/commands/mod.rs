@@ -6,6 +6,7 @@ pub mod file;
 pub mod master;
 pub mod mount;
 pub mod node;
+pub mod scrub;
 pub mod status;
 pub mod umount;
 pub mod up;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use cairn_proto::rpc::{ChunkserverStatus, NodeState, StatusReply};
+use cairn_proto::rpc::{ChunkserverStatus, Disk, NodeState, StatusReply};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
@@ -68,7 +68,8 @@ fn as_json(reply: &StatusReply) -> Value {
     let chunkservers = reply.chunkservers.iter().map(|s| {
         let (id, addr) = address(s);
         let disks = s.disks.iter().map(|d| {
-            json!({"path": d.path, "total_bytes": d.total_bytes, "free_bytes": d.free_bytes, "failed": d.failed})
+            json!({"path": d.path, "total_bytes": d.total_bytes, "free_bytes": d.free_bytes, "failed": d.failed,
+                   "scrub": scrub(d)})
         });
         json!({"id": id, "addr": addr, "pid": s.pid, "state": state(s), "disks": disks.collect::<Vec<_>>(),
                "used_bytes": s.used_bytes, "chunks": s.chunks})
@@ -86,6 +87,13 @@ fn as_json(reply: &StatusReply) -> Value {
     })
 }
 
+fn scrub(disk: &Disk) -> Value {
+    let p = disk.scrub.unwrap_or_default();
+    json!({"running": p.running, "chunks_done": p.chunks_done, "chunks_total": p.chunks_total, "passes": p.passes,
+           "bytes": p.bytes, "bad_blocks": p.bad_blocks, "healed_blocks": p.healed_blocks,
+           "lost_files": p.lost_files})
+}
+
 fn as_text(reply: &StatusReply) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
@@ -99,13 +107,14 @@ fn as_text(reply: &StatusReply) -> String {
         let free = s.disks.iter().map(|d| d.free_bytes).sum();
         let _ = writeln!(
             out,
-            "{:<12} {id:>4}  {addr:<22} {:>8}  {}, {} chunks, {} free on {} disk(s)",
+            "{:<12} {id:>4}  {addr:<22} {:>8}  {}, {} chunks, {} free on {} disk(s){}",
             "chunkserver",
             s.pid,
             state(s),
             s.chunks,
             values::human(free),
-            s.disks.len()
+            s.disks.len(),
+            damage(s)
         );
     }
     for m in &reply.mounts {
@@ -113,6 +122,16 @@ fn as_text(reply: &StatusReply) -> String {
     }
     let _ = writeln!(out, "{}", copies(reply));
     out
+}
+
+/// What is not well with a server's disks.
+fn damage(server: &ChunkserverStatus) -> String {
+    let failed = server.disks.iter().filter(|d| d.failed).count();
+    let bad = |d: &Disk| d.scrub.map_or(0, |p| p.bad_blocks.saturating_sub(p.healed_blocks));
+    let bad: u64 = server.disks.iter().map(bad).sum();
+    let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    let bad = if bad > 0 { format!(", {bad} bad blocks") } else { String::new() };
+    failed + &bad
 }
 
 /// One line on the copies.
@@ -129,7 +148,7 @@ pub fn copies(reply: &StatusReply) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cairn_proto::rpc::{Disk, MasterStatus, MountStatus, ServerInfo};
+    use cairn_proto::rpc::{MasterStatus, MountStatus, ServerInfo};
 
     fn reply() -> StatusReply {
         StatusReply {
@@ -142,7 +161,7 @@ mod tests {
                     ..Default::default()
                 }),
                 pid: 11,
-                disks: vec![Disk { path: "/d".into(), total_bytes: 9, free_bytes: 4, failed: false }],
+                disks: vec![Disk { path: "/d".into(), total_bytes: 9, free_bytes: 4, ..Default::default() }],
                 used_bytes: 5,
                 chunks: 6,
                 ..Default::default()

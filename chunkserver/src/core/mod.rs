@@ -7,6 +7,7 @@ pub mod recent;
 pub mod record;
 pub mod replay;
 pub mod replica;
+pub mod scrub;
 pub mod table;
 
 /// Milliseconds of a monotonic clock that also runs while the machine sleeps.

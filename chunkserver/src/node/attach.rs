@@ -3,6 +3,7 @@
 use super::clock::now;
 use super::join;
 use super::master::{WAITING, epoch_event, meta};
+use super::scrub;
 use super::state::Node;
 use crate::core::replica::Event;
 use cairn_proto::backoff::Backoff;
@@ -150,7 +151,8 @@ impl Session<'_> {
         let disks = node.disks.iter().map(|u| {
             let (total_bytes, free_bytes) = u.disk.space();
             let path = u.path.display().to_string();
-            Disk { path, total_bytes, free_bytes, failed: u.disk.has_failed() }
+            let scrub = Some(scrub::progress(u));
+            Disk { path, total_bytes, free_bytes, failed: u.disk.has_failed(), scrub }
         });
         let (chunks, digest) = node.digest();
         let beat = Heartbeat {
@@ -219,6 +221,10 @@ impl Session<'_> {
             Some(Cmd::AddReplica(add)) => {
                 add_replica(node, command.id, add);
                 return Ok(());
+            }
+            Some(Cmd::Scrub(s)) => {
+                node.disks.iter().for_each(|u| u.scrub.command(s.command, s.rate));
+                Ok(())
             }
             Some(Cmd::Registered(_)) | None => return Ok(()),
         };

@@ -1,5 +1,6 @@
 //! What goes on in the background: ticks, checkpoints, removal of files, free space.
 
+use super::scrub::scrub;
 use super::state::{DiskUnit, Node};
 use crate::core::replica::Event;
 use crate::disk::Recovered;
@@ -39,10 +40,10 @@ pub async fn housekeep(node: Arc<Node>) {
     for chunk in node.all_chunks() {
         chunk.handle(&node, Event::Start);
     }
-    let disks = node.disks.clone();
-    let workers = disks.into_iter().map(|unit| look_after(node.clone(), unit));
-    let workers = futures::future::join_all(workers);
-    tokio::join!(tick(node.clone()), unlink(node.clone()), workers);
+    let disks = || node.disks.iter().cloned();
+    let workers = futures::future::join_all(disks().map(|unit| look_after(node.clone(), unit)));
+    let scrubs = futures::future::join_all(disks().map(|unit| scrub(node.clone(), unit)));
+    tokio::join!(tick(node.clone()), unlink(node.clone()), workers, scrubs);
 }
 
 /// Whether nothing is missing from any replica on the disk that counts.

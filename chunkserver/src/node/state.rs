@@ -4,6 +4,7 @@ use super::chunk::Chunk;
 use super::clock::now;
 use super::master::MasterLink;
 use super::peers::Peers;
+use super::scrub::DiskScrub;
 use crate::core::Millis;
 use crate::core::layout::{ChunkMeta, Geometry};
 use crate::core::recent::Recent;
@@ -31,6 +32,8 @@ pub struct DiskUnit {
     /// The machine has started anew since all replicas here were last known to be whole: what was not on stable
     /// storage may be lost, whole replicas included.
     pub behind: bool,
+    /// Its verification.
+    pub scrub: DiskScrub,
 }
 
 /// What is fixed once the server is registered.

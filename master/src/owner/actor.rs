@@ -126,6 +126,11 @@ impl State {
                 let node = self.node(turn, request);
                 turn.out.push(Outgoing::Node(to, node));
             }
+            Message::Scrub(request, to) => {
+                let told = self.scrub(turn, &request);
+                // Nothing of it has to be durable; whoever asked may have gone.
+                let _ = to.send(told);
+            }
             Message::Tick => self.tick(turn),
             // Taken out of the group before.
             Message::Stop => {}

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use cairn_proto::{ChunkId, InodeId, ServerId, rpc};
 use tonic::Status;
 
+use super::clients::TERM;
 use super::state::State;
-use super::turn::Turn;
+use super::turn::{Outgoing, Turn};
 use crate::core::cluster::{Event, Order};
 use crate::core::keys;
 use crate::core::namespace;
@@ -70,6 +71,19 @@ impl State {
             self.cluster_event(turn, Event::Ordered { server, order });
         }
         self.cluster.node(turn.now, server).ok_or_else(unknown)
+    }
+
+    /// Passes a scrub command on to the servers that can be reached.
+    pub(super) fn scrub(&self, turn: &mut Turn<'_>, request: &rpc::ScrubRequest) -> rpc::ScrubReply {
+        let all = request.servers.is_empty();
+        let wanted = |s: &ServerId| all || request.servers.contains(&s.0);
+        let told: Vec<_> = self.cluster.links().into_iter().filter(|(s, _)| wanted(s)).collect();
+        for (_, link) in &told {
+            let scrub = rpc::Scrub { command: request.command, rate: request.rate };
+            let cmd = Some(rpc::master_command::Cmd::Scrub(scrub));
+            turn.out.push(Outgoing::Link(*link, Ok(rpc::MasterCommand { id: 0, term: TERM, cmd })));
+        }
+        rpc::ScrubReply { servers: told.into_iter().map(|(s, _)| s.0).collect() }
     }
 
     /// Where a file's chunks are.

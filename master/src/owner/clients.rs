@@ -10,7 +10,7 @@ use super::turn::{Outgoing, Turn};
 use crate::core::sessions::{ConnectionId, Effect};
 
 /// Which master this is; there is one.
-const TERM: u64 = 1;
+pub(super) const TERM: u64 = 1;
 
 impl State {
     /// A mount says hello on a new connection.

@@ -1,7 +1,9 @@
 //! The service that administrators talk to.
 
 use cairn_proto::rpc::admin_server::{Admin, AdminServer};
-use cairn_proto::rpc::{FileReply, FileRequest, NodeReply, NodeRequest, StatusReply, StatusRequest};
+use cairn_proto::rpc::{
+    FileReply, FileRequest, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest,
+};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
@@ -42,5 +44,11 @@ impl Admin for AdminService {
         let (to, answer) = oneshot::channel();
         self.owner.tell(Message::Node(request.into_inner(), to));
         answer.await.map_err(stopping)?.map(Response::new)
+    }
+
+    async fn scrub(&self, request: Request<ScrubRequest>) -> Result<Response<ScrubReply>, Status> {
+        let (to, answer) = oneshot::channel();
+        self.owner.tell(Message::Scrub(request.into_inner(), to));
+        answer.await.map(Response::new).map_err(stopping)
     }
 }

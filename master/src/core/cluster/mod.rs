@@ -209,6 +209,11 @@ impl Cluster {
         self.servers.values().map(Server::info).collect()
     }
 
+    /// The connections of the servers that can be told something now.
+    pub fn links(&self) -> Vec<(ServerId, LinkId)> {
+        self.servers.iter().filter_map(|(id, s)| Some((*id, s.reachable()?))).collect()
+    }
+
     /// Space on the servers that are not dead.
     pub fn totals(&self) -> Totals {
         let copies = u64::from(self.settings.copies.max(1));

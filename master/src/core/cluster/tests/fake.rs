@@ -91,7 +91,7 @@ impl World {
                 self.deliver(Event::Done { link, done });
             }
             Cmd::AddReplica(add) => self.add_replica(n, command.id, &add),
-            Cmd::Servers(_) => {}
+            Cmd::Servers(_) | Cmd::Scrub(_) => {}
         }
     }
 
