@@ -165,11 +165,13 @@ impl Cluster {
             record = self.adopt(work, &record, next, None);
             changes += 1;
         }
-        if let Some(lost) = self.member_without_replica(&record, held)
-            && let Ok(next) = transitions::replica_lost(&record, lost)
-        {
+        if let Some(lost) = self.member_without_replica(&record, held) {
             error!(chunk = %record.chunk, server = %lost, "an in-sync replica is not there any more");
-            record = self.adopt(work, &record, next, None);
+            match transitions::replica_lost(&record, lost) {
+                Ok(next) => record = self.adopt(work, &record, next, None),
+                // Too few would be left: it makes an empty replica, and takes over what the others have.
+                Err(_) => self.tell_epoch(work, lost, &record),
+            }
             changes += 1;
         }
         for (server, epoch) in held {
