@@ -17,6 +17,7 @@ use super::abi::opcode;
 use super::answer::Answer;
 use super::device::{Buffers, Request};
 use super::interrupts::Interrupts;
+use super::linger::Linger;
 use super::notify::KernelCaches;
 use super::operation::Operation;
 use crate::engine::{DirHandle, Engine, FileHandle};
@@ -63,6 +64,7 @@ pub(crate) struct Adapter {
     pub(super) files: Handles<FileHandle>,
     pub(super) directories: Handles<DirHandle>,
     interrupts: Interrupts,
+    linger: Linger,
     buffers: Arc<Buffers>,
     /// Held shared while an answer that the kernel keeps is being written.
     answering: RwLock<()>,
@@ -79,6 +81,7 @@ impl Adapter {
             files: Handles::default(),
             directories: Handles::default(),
             interrupts: Interrupts::default(),
+            linger: Linger::default(),
             buffers: Arc::default(),
             answering: RwLock::new(()),
             known: Mutex::default(),
@@ -143,6 +146,12 @@ impl Adapter {
             self.send(device, header.unique, answer);
             return;
         }
+        self.linger.enter();
+        if let Some(answer) = self.linger.wait(&mut work) {
+            self.linger.leave();
+            self.send(device, header.unique, answer);
+            return;
+        }
         let interrupt = self.interrupts.enter(header.unique);
         let (adapter, device) = (self.clone(), device.clone());
         self.runtime.spawn(async move {
@@ -172,6 +181,7 @@ impl Adapter {
             biased;
             answer = &mut work => {
                 self.interrupts.leave(unique);
+                self.linger.leave();
                 self.send(device, unique, answer);
                 return;
             }
@@ -179,6 +189,7 @@ impl Adapter {
             () = too_late => libc::ETIMEDOUT,
         };
         self.interrupts.leave(unique);
+        self.linger.leave();
         self.send(device, unique, Answer::Error(errno));
         // The operation goes on: it may have reached the master, and the caches must follow.
         self.undo(work.await);

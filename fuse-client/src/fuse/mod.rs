@@ -12,6 +12,7 @@ mod dirs;
 mod files;
 mod handshake;
 mod interrupts;
+mod linger;
 mod metadata;
 mod notify;
 mod operation;
