@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use cairn_proto::rpc::admin_client::AdminClient;
 use cairn_proto::rpc::{
-    FileReply, FileRequest, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest,
+    FileReply, FileRequest, NodeChange, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply,
+    StatusRequest, WatchRequest,
 };
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::Failure;
@@ -72,6 +74,28 @@ pub async fn file(masters: &[String], inode: u64) -> Result<FileReply, Failure> 
         match client.file(FileRequest { inode }).await {
             Ok(reply) => return Ok(reply.into_inner()),
             Err(e) => last = refused(master, &e),
+        }
+    }
+    Err(last)
+}
+
+/// Changes of chunkservers' states, from the first of the masters that answers.
+pub async fn watch(masters: &[String]) -> Result<Streaming<NodeChange>, Failure> {
+    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
+    for master in masters {
+        let endpoint = Endpoint::from_shared(format!("http://{master}"))
+            .map_err(|e| Failure::Usage(format!("{master}: {e}")))?
+            .connect_timeout(LIMIT)
+            .http2_keep_alive_interval(LIMIT)
+            .keep_alive_timeout(LIMIT);
+        let watched = async {
+            let channel =
+                endpoint.connect().await.map_err(|e| Failure::system(format!("master {master}"), &e))?;
+            AdminClient::new(channel).watch(WatchRequest {}).await.map_err(|e| refused(master, &e))
+        };
+        match watched.await {
+            Ok(changes) => return Ok(changes.into_inner()),
+            Err(e) => last = e,
         }
     }
     Err(last)

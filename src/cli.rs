@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{chunkserver, down, file, master, mount, node, scrub, status, umount, up};
+use crate::commands::{chunkserver, down, file, master, mount, node, scrub, status, umount, up, watch};
 use crate::config_file;
 use crate::error::Failure;
 
@@ -52,6 +52,8 @@ pub enum Command {
     Scrub(scrub::Args),
     /// Show a file's chunks: epochs, replicas, in-sync sets
     File(file::Args),
+    /// Show changes of chunkservers' states as they happen
+    Watch(watch::Args),
     /// Take chunkservers out of service and back: drain, maintenance, resume
     Node(node::Args),
 }

@@ -48,6 +48,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => commands::status::run(&args),
         Command::Scrub(args) => commands::scrub::run(&args),
         Command::File(args) => commands::file::run(&args),
+        Command::Watch(args) => commands::watch::run(&args),
         Command::Node(args) => commands::node::run(&args),
     }
 }

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -132,6 +133,52 @@ fn a_server_in_maintenance_is_not_replaced() {
     assert!(sets(&path)[0].as_array().unwrap().contains(&resting.parse::<u64>().unwrap().into()));
     assert!(node(&cluster, &["resume", &resting, "--wait"]).status.success());
     assert_eq!(state(&cluster, &resting), "alive");
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn changes_are_shown_and_run_a_command() {
+    let dir = common::scratch();
+    let said = dir.path().join("said");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let hook = format!("echo $CAIRN_NODE $CAIRN_FROM $CAIRN_TO >> {}", said.display());
+    let mut master = cairn();
+    master.args(["master", "--listen", &address, "--on-node-change", &hook]).stderr(Stdio::null());
+    let _master = Running(master.arg("--data").arg(dir.path().join("m")).spawn().unwrap());
+    let status = || cairn().args(["status", "--json", "--master", &address]).output().unwrap();
+    eventually(Duration::from_secs(20), "the master answers", || status().status.success());
+    let mut watch = cairn();
+    watch.args(["watch", "--json", "--master", &address]).stdout(Stdio::piped());
+    let mut watch = Running(watch.spawn().unwrap());
+    let mut lines = BufReader::new(watch.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // Until it is there; changes before that are not shown.
+    std::thread::sleep(Duration::from_secs(2));
+    let mut server = cairn();
+    server.args(["chunkserver", "--listen", "127.0.0.1:0", "--master", &address]).stderr(Stdio::null());
+    let server = Running(server.arg("--data").arg(dir.path().join("s")).spawn().unwrap());
+    let mut change = || {
+        let line: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+        ["from", "to"].map(|key| line[key].as_str().unwrap().to_owned())
+    };
+    assert_eq!(change(), ["joining", "alive"]);
+    drop(server);
+    assert_eq!(change(), ["alive", "suspected"]);
+    assert_eq!(change(), ["suspected", "dead"]);
+    let ran = || fs::read_to_string(&said).unwrap_or_default();
+    eventually(Duration::from_secs(10), "the command ran for each", || ran().lines().count() >= 3);
+    assert!(ran().contains("1 suspected dead"), "{}", ran());
+    let shown: Value = serde_json::from_slice(&status().stdout).unwrap();
+    assert_eq!((&shown["node_changes"], &shown["chunkservers"][0]["health"]), (&3.into(), &0.into()));
 }
 
 #[test]

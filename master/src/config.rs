@@ -19,6 +19,8 @@ pub struct Config {
     pub session_ttl: Duration,
     /// Between heartbeats of a chunkserver.
     pub heartbeat: Duration,
+    /// Run in a shell when a chunkserver's state changes.
+    pub on_node_change: Option<String>,
     /// A chunkserver serves for so long after the sending of its last acknowledged heartbeat.
     pub lease: Duration,
     /// Whose the root directory of a new cluster is: user and group.
@@ -36,6 +38,7 @@ impl Default for Config {
             session_ttl: Duration::from_secs(10),
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(3),
+            on_node_change: None,
             owner: (0, 0),
         }
     }

@@ -63,6 +63,8 @@ pub(crate) enum Message {
     Node(rpc::NodeRequest, oneshot::Sender<Result<rpc::NodeReply, Status>>),
     /// An administrator wants disks verified.
     Scrub(rpc::ScrubRequest, oneshot::Sender<rpc::ScrubReply>),
+    /// Changes of chunkservers' states go here from now on.
+    Watch(tokio::sync::mpsc::Sender<rpc::NodeChange>),
     /// Time has passed.
     Tick,
     /// End all connections; nothing is done after that.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -13,6 +13,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::owner::{Message, Owner, OwnerHandle, Stopped};
 use crate::shell::admin::AdminService;
 use crate::shell::attach::AttachService;
+use crate::shell::node_hook;
 use crate::shell::session::SessionService;
 use crate::store::{DataDir, DiskStore};
 use crate::{Config, Error};
@@ -44,6 +45,7 @@ pub async fn run(
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     let config = Config { listen: addr, ..config };
+    let hook = config.on_node_change.clone();
 
     let (ended, mut end) = oneshot::channel::<Stopped>();
     let owner = tokio::task::spawn_blocking(move || {
@@ -53,6 +55,11 @@ pub async fn run(
     let owner = owner.await.map_err(|_| Error::Owner)??;
     tracing::info!(%addr, chunk_size = owner.identity().chunk_size, "the master serves");
     let handle = OwnerHandle::new(owner);
+    if let Some(command) = hook {
+        let (to, changes) = mpsc::channel(node_hook::WAITING);
+        handle.tell(Message::Watch(to));
+        tokio::spawn(node_hook::run_on_changes(command, changes));
+    }
     let ticks = tokio::spawn(tick(handle.clone()));
 
     let (stop, stopped) = oneshot::channel::<()>();

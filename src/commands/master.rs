@@ -42,6 +42,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", env = "CAIRN_LEASE", hide_env_values = true,
           default_value = "3s", value_parser = values::duration)]
     pub lease: Duration,
+    /// Command to run in a shell when a chunkserver's state changes, with CAIRN_NODE, CAIRN_ADDR, CAIRN_FROM, CAIRN_TO and
+    /// CAIRN_WHY set; at most 4 at once, 30s each [default: none]
+    #[arg(long, value_name = "CMD", env = "CAIRN_ON_NODE_CHANGE", hide_env_values = true)]
+    pub on_node_change: Option<String>,
 }
 
 fn chunk_size(text: &str) -> Result<u64, String> {
@@ -62,6 +66,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         session_ttl: args.session_ttl,
         heartbeat: args.heartbeat,
         lease: args.lease,
+        on_node_change: args.on_node_change,
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
     };
     process::runtime()?.block_on(async {

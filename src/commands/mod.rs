@@ -10,6 +10,7 @@ pub mod scrub;
 pub mod status;
 pub mod umount;
 pub mod up;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -72,7 +72,9 @@ fn as_json(reply: &StatusReply) -> Value {
                    "scrub": scrub(d)})
         });
         json!({"id": id, "addr": addr, "pid": s.pid, "state": state(s), "disks": disks.collect::<Vec<_>>(),
-               "used_bytes": s.used_bytes, "chunks": s.chunks})
+               "used_bytes": s.used_bytes, "chunks": s.chunks,
+               "health": s.health_permille, "rtt_us": s.rtt_us, "load_permille": s.load_permille, "rack": s.rack,
+               "timeout_ms": s.timeout_ms})
     });
     let mounts = reply
         .mounts
@@ -82,6 +84,7 @@ fn as_json(reply: &StatusReply) -> Value {
         "masters": masters.collect::<Vec<_>>(),
         "chunkservers": chunkservers.collect::<Vec<_>>(),
         "mounts": mounts.collect::<Vec<_>>(),
+        "node_changes": reply.node_changes,
         "chunks": {"total": reply.chunks_total, "under_replicated": reply.chunks_under_replicated,
                    "missing": reply.chunks_missing},
     })

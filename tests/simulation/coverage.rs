@@ -52,6 +52,7 @@ names!(
         Report,
         Problem,
         CaughtUp,
+        Probed,
         Done,
         Disconnected,
         Refused,
@@ -67,7 +68,7 @@ names!(
     cluster_effect,
     ClusterEffect,
     "cluster effect ",
-    [PutChunk, PutServer, ForgetGarbage, Send, Close, AnswerClient, TellMounts, ServersChanged,]
+    [PutChunk, PutServer, ForgetGarbage, Send, Close, AnswerClient, TellMounts, NodeChanged, ServersChanged,]
 );
 
 /// An event in a few words.

@@ -155,6 +155,9 @@ impl Master {
         let mut out = Vec::new();
         for effect in effects {
             self.world.coverage.hit(coverage::cluster_effect(&effect));
+            if let Effect::NodeChanged(change) = &effect {
+                self.world.coverage.hit(change.why);
+            }
             let put = match effect {
                 Effect::PutChunk(r) => Put::Chunk(r),
                 Effect::PutServer(r) => Put::Server(r),
@@ -261,6 +264,7 @@ impl Master {
             (Msg::Report(report), Some(link)) => Event::Report { link, report },
             (Msg::Problem(problem), Some(link)) => Event::Problem { link, problem },
             (Msg::Done(done), Some(link)) => Event::Done { link, done },
+            (Msg::Probed(probed), Some(link)) => Event::Probed { link, probed },
             (Msg::CaughtUp(caught_up), Some(link)) => Event::CaughtUp { link, caught_up },
             _ => return,
         };

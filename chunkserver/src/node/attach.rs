@@ -3,6 +3,7 @@
 use super::clock::now;
 use super::join;
 use super::master::{WAITING, epoch_event, meta};
+use super::probe::{self, Beat};
 use super::scrub;
 use super::state::Node;
 use crate::core::replica::Event;
@@ -101,7 +102,9 @@ pub async fn keep_attached(node: Arc<Node>, masters: Vec<String>, hello: Registe
         };
         node.master.attach(Some(r.out.clone()));
         if let Err(e) =
-            (Session { node: &node, beats: VecDeque::new(), seq: 0, cpu: Cpu::now() }).run(r).await
+            (Session { node: &node, beats: VecDeque::new(), seq: 0, beat: Beat::new(), cpu: Cpu::now() })
+                .run(r)
+                .await
         {
             tracing::info!("the stream to the master ended: {}", e.message());
         }
@@ -116,6 +119,7 @@ struct Session<'a> {
     /// Heartbeats not answered yet: (seq, sent at).
     beats: VecDeque<(u64, u64)>,
     seq: u64,
+    beat: Beat,
     cpu: Cpu,
 }
 
@@ -136,6 +140,9 @@ impl Session<'_> {
                 command = commands.message() => {
                     let Some(command) = command? else { return Err(Status::unavailable("closed")) };
                     self.command(command, lease, &out).await?;
+                    if let Some(next) = self.beat.next() {
+                        beat.reset_after(next);
+                    }
                 }
             }
         }
@@ -163,8 +170,10 @@ impl Session<'_> {
             bytes_in: node.traffic.bytes_in.load(Ordering::Relaxed),
             bytes_out: node.traffic.bytes_out.load(Ordering::Relaxed),
             load_permille: self.cpu.permille(),
+            rtt_us: self.beat.rtt_us(),
             ..Heartbeat::default()
         };
+        self.beat.sent(self.seq);
         self.beats.push_back((self.seq, sent_at));
         let sent = out.try_send(ServerMessage { msg: Some(Msg::Heartbeat(beat)) });
         sent.map_err(|e| Status::unavailable(e.to_string()))
@@ -201,10 +210,15 @@ impl Session<'_> {
                 {
                     self.beats.pop_front();
                     node.renew_lease(sent_at + lease);
+                    self.beat.answered(ack, sent_at);
                 }
                 return Ok(());
             }
             Some(Cmd::ReportWanted(_)) => return self.report(out).await,
+            Some(Cmd::Probe(of)) => {
+                probe::probe(node, of.server);
+                return Ok(());
+            }
             Some(Cmd::Chunk(reply)) => {
                 node.master.answered(node, reply);
                 return Ok(());

@@ -12,6 +12,7 @@ mod housekeeping;
 mod join;
 mod master;
 mod peers;
+mod probe;
 mod reads;
 mod scrub;
 mod server;

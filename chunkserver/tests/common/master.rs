@@ -110,7 +110,7 @@ impl State {
                 self.reply(from, c.req, c.chunk);
             }
             Msg::Done(d) => self.done.push(d),
-            Msg::Register(_) => {}
+            Msg::Register(_) | Msg::Probed(_) => {}
         }
     }
 

@@ -131,6 +131,7 @@ impl State {
                 // Nothing of it has to be durable; whoever asked may have gone.
                 let _ = to.send(told);
             }
+            Message::Watch(to) => self.watch(to),
             Message::Tick => self.tick(turn),
             // Taken out of the group before.
             Message::Stop => {}
@@ -178,6 +179,7 @@ impl State {
             Outgoing::Status(to, status) => drop(to.send(*status)),
             Outgoing::File(to, file) => drop(to.send(file)),
             Outgoing::Node(to, node) => drop(to.send(node)),
+            Outgoing::Change(change) => self.watchers.retain(|to| to.try_send(change.clone()).is_ok()),
         }
     }
 }

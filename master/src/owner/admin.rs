@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use cairn_proto::{ChunkId, InodeId, ServerId, rpc};
+use tokio::sync::mpsc::Sender;
 use tonic::Status;
 
 use super::clients::TERM;
@@ -13,6 +14,8 @@ use crate::core::namespace;
 use crate::core::records::{Inode, decode};
 use crate::core::view::{View, ViewError};
 
+/// Those who may watch at once.
+const WATCHERS: usize = 256;
 /// How long a maintenance may last, in milliseconds.
 const MAINTENANCE_MS: std::ops::RangeInclusive<u64> = 1_000..=30 * 24 * 3_600_000;
 /// The most chunks of a file that are shown.
@@ -44,6 +47,15 @@ impl State {
             cluster_id: Bytes::copy_from_slice(&self.identity.cluster_id),
             inodes: turn.scratch.counters.inodes,
             copies: self.config.copies,
+            node_changes: self.changes,
+        }
+    }
+
+    /// Tells `to` of changes from now on. With too many others it is dropped, and so its stream ends.
+    pub(super) fn watch(&mut self, to: Sender<rpc::NodeChange>) {
+        self.watchers.retain(|w| !w.is_closed());
+        if self.watchers.len() < WATCHERS {
+            self.watchers.push(to);
         }
     }
 

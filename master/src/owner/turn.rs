@@ -30,6 +30,8 @@ pub(super) enum Outgoing {
     Status(oneshot::Sender<rpc::StatusReply>, Box<rpc::StatusReply>),
     /// To an administrator.
     File(oneshot::Sender<Result<rpc::FileReply, Status>>, Result<rpc::FileReply, Status>),
+    /// To those who watch.
+    Change(rpc::NodeChange),
     /// To an administrator.
     Node(oneshot::Sender<Result<rpc::NodeReply, Status>>, Result<rpc::NodeReply, Status>),
 }
@@ -95,6 +97,16 @@ impl State {
                 }
             }
             Effect::TellMounts(chunk) => self.tell_mounts(turn, &rpc::event::Event::Chunk(chunk)),
+            Effect::NodeChanged(change) => {
+                self.changes += 1;
+                turn.out.push(Outgoing::Change(rpc::NodeChange {
+                    number: self.changes,
+                    info: Some(change.server),
+                    from: change.from.message().into(),
+                    why: change.why.to_owned(),
+                    at: Some(turn.wall),
+                }));
+            }
             Effect::ServersChanged => {
                 let servers = rpc::Servers { servers: self.cluster.servers() };
                 self.tell_mounts(turn, &rpc::event::Event::Servers(servers));

@@ -1,13 +1,24 @@
 //! The service that administrators talk to.
 
+use std::pin::Pin;
+
 use cairn_proto::rpc::admin_server::{Admin, AdminServer};
 use cairn_proto::rpc::{
-    FileReply, FileRequest, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest,
+    FileReply, FileRequest, NodeChange, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply,
+    StatusRequest, WatchRequest,
 };
-use tokio::sync::oneshot;
+use futures::Stream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::owner::{Message, OwnerHandle};
+
+/// Changes that may wait for one who watches; one who does not keep up with so many is let go.
+const CHANGES: usize = 1_024;
+
+type Changes = Pin<Box<dyn Stream<Item = Result<NodeChange, Status>> + Send>>;
 
 /// The service.
 #[derive(Debug)]
@@ -38,6 +49,14 @@ impl Admin for AdminService {
         let (to, answer) = oneshot::channel();
         self.owner.tell(Message::File(request.into_inner().inode, to));
         answer.await.map_err(stopping)?.map(Response::new)
+    }
+
+    type WatchStream = Changes;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Changes>, Status> {
+        let (to, changes) = mpsc::channel(CHANGES);
+        self.owner.tell(Message::Watch(to));
+        Ok(Response::new(Box::pin(ReceiverStream::new(changes).map(Ok))))
     }
 
     async fn node(&self, request: Request<NodeRequest>) -> Result<Response<NodeReply>, Status> {

@@ -101,6 +101,7 @@ fn event(link: LinkId, msg: Msg) -> Option<Event> {
         Msg::Report(report) => Event::Report { link, report },
         Msg::Problem(problem) => Event::Problem { link, problem },
         Msg::Done(done) => Event::Done { link, done },
+        Msg::Probed(probed) => Event::Probed { link, probed },
         Msg::CaughtUp(caught_up) => Event::CaughtUp { link, caught_up },
     })
 }

@@ -3,4 +3,5 @@
 pub(crate) mod admin;
 pub(crate) mod attach;
 mod attach_probe;
+pub(crate) mod node_hook;
 pub(crate) mod session;

@@ -3,20 +3,22 @@
 use super::chunk::Chunk;
 use super::join::{self, meta_of};
 use super::node::{Node, Question};
-use crate::message::Message;
+use crate::message::{Ask, Message, Request};
 use crate::net::ConnId;
 use crate::world::MASTER;
 use cairn_chunkserver::core::replica::{Event, Fault};
 use cairn_master::core::cluster::Down;
 use cairn_proto::rpc::{
     AddReplica, ChunkInfo, ChunkReply, ChunkReport, CommandDone, Disk, Failure, Heartbeat, MasterCommand,
-    Register, Replica, ReplicaProblem, ServerInfo, master_command::Cmd, server_message::Msg,
+    Probed, Register, Replica, ReplicaProblem, ServerInfo, master_command::Cmd, server_message::Msg,
 };
 use futures::channel::oneshot;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 const CONNECT: u64 = 3_000;
+/// A peer that does not answer within this time is not reached.
+const PROBE: u64 = 600;
 /// Silence on the stream after which its transport gives it up.
 const KEEP_ALIVE: u64 = 3_000;
 
@@ -27,6 +29,8 @@ pub struct Session {
     seq: u64,
     lease_ms: u64,
     heard: u64,
+    /// When the next heartbeat is to be sent.
+    due: u64,
     registered: Option<oneshot::Sender<u64>>,
 }
 
@@ -63,7 +67,15 @@ async fn session(node: &Rc<Node>, conn: ConnId) {
         if !node.heartbeat() {
             return;
         }
-        node.sleep(heartbeat_ms).await;
+        node.session.borrow_mut().due = node.now() + heartbeat_ms;
+        loop {
+            let left = node.session.borrow().due.saturating_sub(node.now());
+            if left == 0 {
+                break;
+            }
+            // The answer may tell another time.
+            node.sleep(left.min(50)).await;
+        }
     }
 }
 
@@ -157,6 +169,16 @@ impl Node {
         self.say(Msg::Report(ChunkReport { replicas: replicas.collect(), first: true, last: true }));
     }
 
+    /// Says whether a peer answers. Mirrors `node/probe.rs`.
+    fn probe(self: &Rc<Self>, server: u32) {
+        let node = self.clone();
+        self.world.exec.spawn(self.life, async move {
+            let ping = Request { chunk: 0, epoch: 0, sync: false, body: Ask::Ping };
+            let reached = node.call(server, ping, PROBE).await.is_ok();
+            node.say(Msg::Probed(Probed { server, reached }));
+        });
+    }
+
     fn command(self: &Rc<Self>, command: MasterCommand) {
         let done = match command.cmd {
             Some(Cmd::Registered(r)) => {
@@ -175,10 +197,14 @@ impl Node {
                 {
                     s.beats.pop_front();
                     self.renew_lease(sent_at + s.lease_ms);
+                    if seq == s.seq && ack.next_ms > 0 {
+                        s.due = sent_at + u64::from(ack.next_ms);
+                    }
                 }
                 return;
             }
             Some(Cmd::ReportWanted(_)) => return self.report_replicas(),
+            Some(Cmd::Probe(of)) => return self.probe(of.server),
             Some(Cmd::Chunk(reply)) => return self.answered(reply),
             // Simulated disks are not scrubbed: what is bad on them is found by reading.
             Some(Cmd::Servers(_) | Cmd::Scrub(_)) => Ok(()),

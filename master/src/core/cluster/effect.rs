@@ -6,7 +6,7 @@
 
 use cairn_proto::{ChunkId, rpc};
 
-use super::{ChunkRecord, LinkId, ServerRecord, Token};
+use super::{ChunkRecord, LinkId, NodeChange, ServerRecord, Token};
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,8 @@ pub enum Effect {
     },
     /// Tell every mount the chunk's new epoch and set.
     TellMounts(rpc::ChunkInfo),
+    /// A chunkserver's state has changed: tell those who watch.
+    NodeChanged(NodeChange),
     /// The list of chunkservers, or the state of one, changed: tell every mount
     /// [`Cluster::servers`](super::Cluster::servers). (The chunkservers are told by `Send`s.)
     ServersChanged,

@@ -50,6 +50,13 @@ pub enum Event {
         /// What was said.
         caught_up: rpc::CaughtUp,
     },
+    /// A second opinion on another chunkserver.
+    Probed {
+        /// The connection that it came on.
+        link: LinkId,
+        /// What was said.
+        probed: rpc::Probed,
+    },
     /// A command has been carried out, or has failed.
     Done {
         /// The connection that it came on.

@@ -6,7 +6,9 @@ use cairn_proto::{ChunkId, Epoch, ServerId, rpc};
 use rpc::master_command::Cmd;
 use tracing::warn;
 
+use super::arrivals::Pace;
 use super::node_states::{Happening, State};
+use super::opinion::PEERS;
 use super::server::Server;
 use super::work::Work;
 use super::{Cluster, Duty, LinkId, Refusal};
@@ -20,6 +22,9 @@ const PIECE: usize = 16_384;
 const REPLICAS: usize = 1 << 26;
 /// Replicas of a server that are looked at, one by one, before it is given a lease.
 const FENCED: usize = 32_768;
+/// When no tick came for so long (milliseconds) the master had stopped, and nobody is judged for so long afterwards.
+const AWAY_MS: u64 = 1_500;
+const LENIENT_MS: u64 = 300;
 /// Servers that died no longer ago than this (milliseconds) count as gone together.
 const TOGETHER_MS: u64 = 300_000;
 
@@ -28,8 +33,12 @@ impl Cluster {
     pub(super) fn heartbeat(&mut self, work: &mut Work<'_>, link: LinkId, beat: rpc::Heartbeat) {
         let Some(id) = self.sender(work, link) else { return };
         let lease_until = work.now.plus(self.settings.lease_ms + self.settings.lease_margin_ms);
+        let pace = self.pace();
         let Some(server) = self.servers.get_mut(&id) else { return };
         server.last_heartbeat = work.now;
+        server.unreachable = None;
+        let next_ms = server.arrivals.came(work.now, pace, (work.random)());
+        (server.load_permille, server.rtt_us) = (beat.load_permille, beat.rtt_us);
         let came_back = !std::mem::replace(&mut server.beats, true);
         server.lease_until = lease_until;
         (server.chunks, server.bytes_in, server.bytes_out) = (beat.chunks, beat.bytes_in, beat.bytes_out);
@@ -37,7 +46,10 @@ impl Cluster {
         server.disks.truncate(DISKS);
         let report_wanted = self.compare(id, beat.digest);
         self.pay_owed(work, id, link);
-        work.send(link, Cmd::Ack(rpc::HeartbeatAck { seq: beat.seq, next_ms: 0 }));
+        work.send(
+            link,
+            Cmd::Ack(rpc::HeartbeatAck { seq: beat.seq, next_ms: u32::try_from(next_ms).unwrap_or(0) }),
+        );
         if report_wanted {
             work.send(link, Cmd::ReportWanted(rpc::ReportWanted {}));
         }
@@ -128,17 +140,28 @@ impl Cluster {
         }
     }
 
-    /// Those whose heartbeats are late are suspected; those whose lease has run out are dead.
+    pub(super) fn pace(&self) -> Pace {
+        Pace { heartbeat: self.settings.heartbeat_ms, lease: self.settings.lease_ms }
+    }
+
+    /// Those whose heartbeats are late are suspected; those whose lease has run out are dead, or only out of the master's reach.
     pub(super) fn check_leases(&mut self, work: &mut Work<'_>) {
-        let late = self.settings.heartbeat_ms * 3 / 2;
         let now = work.now;
-        let over = |s: &Server| s.state != State::Dead && now >= s.lease_until;
-        let is_late = |s: &Server| s.beats && now.since(s.last_heartbeat) > late;
-        for id in self.servers_that(over) {
-            self.happened(work, id, Happening::LeaseOver);
+        if now.since(self.ticked) > AWAY_MS && self.ticked != Millis(0) {
+            // The master itself had stopped: what came meanwhile has yet to be read.
+            self.lenient_until = now.plus(LENIENT_MS);
         }
-        for id in self.servers_that(is_late) {
+        self.ticked = now;
+        if now < self.lenient_until {
+            return;
+        }
+        let pace = self.pace();
+        for id in self.servers_that(|s| s.beats && now.since(s.last_heartbeat) > s.arrivals.timeout(pace)) {
             self.happened(work, id, Happening::Late);
+        }
+        self.ask_peers(work);
+        for id in self.servers_that(|s| s.state != State::Dead && now >= s.lease_until) {
+            self.lease_over(work, id);
         }
         let still = self.holding_still(now);
         if still != self.was_holding_still {
@@ -148,6 +171,57 @@ impl Cluster {
             } else {
                 self.settled();
             }
+        }
+    }
+
+    /// A server that is silent, though its connection stands, is dead only if most of its peers do not reach it either: without a
+    /// lease it serves nothing, but its copies are there.
+    fn lease_over(&mut self, work: &mut Work<'_>, id: ServerId) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        let silent = server.link.is_some();
+        let since = server.unreachable.unwrap_or(work.now);
+        let happening = match server.opinion.verdict(work.now) {
+            None if silent => return,
+            Some(true) if silent && work.now.since(since) < self.settings.unreachable_ms => {
+                if server.unreachable.replace(since).is_none() {
+                    warn!(server = %id, "its lease has run out, but most of its peers reach it: not replaced yet");
+                }
+                Happening::UnreachableHere
+            }
+            _ => {
+                server.unreachable = None;
+                Happening::LeaseOver
+            }
+        };
+        self.happened(work, id, happening);
+    }
+
+    /// Asks some of the others whether they reach those that have become silent.
+    fn ask_peers(&mut self, work: &mut Work<'_>) {
+        let now = work.now;
+        let silent = |s: &Server| s.state == State::Suspected && s.link.is_some() && s.opinion.is_due(now);
+        for id in self.servers_that(silent) {
+            let alive = |(peer, s): (&ServerId, &Server)| s.link.filter(|_| s.is_alive()).map(|l| (*peer, l));
+            let mut peers: Vec<_> = self.servers.iter().filter_map(alive).collect();
+            if !peers.is_empty() {
+                let first = (work.random)() % peers.len() as u64;
+                peers.rotate_left(first as usize);
+            }
+            peers.truncate(PEERS);
+            for (_, link) in &peers {
+                work.send(*link, Cmd::Probe(rpc::Probe { server: id.0 }));
+            }
+            if let Some(server) = self.servers.get_mut(&id) {
+                server.opinion.ask(peers.into_iter().map(|(peer, _)| peer), now);
+            }
+        }
+    }
+
+    /// A peer says whether it reaches a server.
+    pub(super) fn probed(&mut self, work: &mut Work<'_>, link: LinkId, probed: rpc::Probed) {
+        let Some(peer) = self.sender(work, link) else { return };
+        if let Some(server) = self.servers.get_mut(&ServerId(probed.server)) {
+            server.opinion.answered(peer, probed.reached);
         }
     }
 

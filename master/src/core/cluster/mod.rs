@@ -3,15 +3,18 @@
 //! A state machine: [`Event`]s in, [`Effect`]s out. What must survive a restart is in [`ChunkRecord`]s and
 //! [`ServerRecord`]s, which the effects put; everything else is learned again from the chunkservers.
 
+mod arrivals;
 mod audit;
 mod changes;
 mod deletes;
 mod digest_watch;
 mod effect;
 mod event;
+mod health;
 mod liveness;
 mod node_changes;
 pub mod node_states;
+mod opinion;
 mod place;
 mod records;
 mod registration;
@@ -27,7 +30,7 @@ mod work;
 
 pub use effect::{Down, Effect, Refusal};
 pub use event::{Event, LinkId, Token};
-pub use node_changes::Order;
+pub use node_changes::{NodeChange, Order};
 pub use records::{ChunkRecord, ChunkView, Duty, GarbageRecord, ServerRecord, Unreadable, majority};
 pub use settings::Settings;
 
@@ -58,6 +61,9 @@ pub struct Cluster {
     garbage_cursor: Option<ChunkId>,
     next_command: u64,
     was_holding_still: bool,
+    /// The last tick; and until when nobody is called late, since ticks had stopped.
+    ticked: Millis,
+    lenient_until: Millis,
     /// To be told to everybody at the end of the event.
     servers_changed: bool,
 }
@@ -119,6 +125,8 @@ impl Cluster {
             garbage_cursor: Some(ChunkId(0)),
             next_command: 1,
             was_holding_still: false,
+            ticked: Millis(0),
+            lenient_until: Millis(0),
             servers_changed: false,
         }
     }
@@ -149,6 +157,7 @@ impl Cluster {
             Event::Report { link, report } => self.report(work, link, &report),
             Event::Problem { link, problem } => self.problem(work, link, &problem),
             Event::CaughtUp { link, caught_up } => self.caught_up(work, link, &caught_up),
+            Event::Probed { link, probed } => self.probed(work, link, probed),
             Event::Done { link, done } => self.done(work, link, &done),
             Event::Disconnected { link } => self.disconnected(work, link),
             Event::Refused { link } => self.refused(work, link),
@@ -226,7 +235,7 @@ impl Cluster {
 
     /// For people: how each server is, ordered by id.
     pub fn status(&self) -> Vec<rpc::ChunkserverStatus> {
-        self.servers.values().map(Server::status).collect()
+        self.servers.values().map(|s| s.status(self.pace())).collect()
     }
 
     /// How many chunks there are, and how they are. After a start of the master all three grow until the

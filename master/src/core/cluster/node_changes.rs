@@ -5,7 +5,20 @@ use tracing::info;
 
 use super::node_states::{Action, Happening, State, transition};
 use super::work::Work;
-use super::{Cluster, Duty};
+use super::{Cluster, Duty, Effect};
+
+/// A chunkserver's state has changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeChange {
+    /// The chunkserver, as it is now.
+    pub server: rpc::ServerInfo,
+    /// What it was.
+    pub from: State,
+    /// What it is.
+    pub to: State,
+    /// What happened.
+    pub why: &'static str,
+}
 
 /// What an administrator orders for a chunkserver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +39,7 @@ impl Cluster {
             | Happening::Late
             | Happening::ConnectionEnded
             | Happening::LeaseOver
+            | Happening::UnreachableHere
             | Happening::ProcessGone => server.beats = false,
             _ => {}
         }
@@ -34,6 +48,16 @@ impl Cluster {
         if from != to {
             info!(server = %id, addr = server.record.addr, from = from.name(), to = to.name(),
                 why = happening.text(), "chunkserver");
+            if to == State::Suspected {
+                server.arrivals.suspected();
+                server.suspicions.push(work.now);
+            }
+            work.push(Effect::NodeChanged(NodeChange {
+                server: server.info(),
+                from,
+                to,
+                why: happening.text(),
+            }));
         }
         match action {
             Action::Nothing | Action::Doubt => return,

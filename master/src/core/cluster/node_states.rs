@@ -38,6 +38,8 @@ pub enum Happening {
     ConnectionEnded,
     /// Its lease has run out.
     LeaseOver,
+    /// Its lease has run out, but most of its peers reach it: it is only the master that does not.
+    UnreachableHere,
     /// Nothing listens at its address any more.
     ProcessGone,
     /// An administrator orders it to be drained.
@@ -87,7 +89,7 @@ const RESTS: Cell = Some((State::Maintenance, Action::Spare));
 /// For each happening what becomes of a server in each of [`STATES`].
 ///
 /// An order is kept while a server is away: the heartbeat with which it comes back finds it.
-pub const TABLE: [(Happening, [Cell; 6]); 12] = [
+pub const TABLE: [(Happening, [Cell; 6]); 13] = [
     // joining, alive, suspected, dead, draining, maintenance
     (Happening::Registered, [JOINS, JOINS, JOINS, JOINS, JOINS, STAYS]),
     (Happening::Heartbeat, [LIVES, STAYS, LIVES, LIVES, LIVES, LIVES]),
@@ -96,6 +98,7 @@ pub const TABLE: [(Happening, [Cell; 6]); 12] = [
     (Happening::Late, [STAYS, WAITS, STAYS, STAYS, WAITS, STAYS]),
     (Happening::ConnectionEnded, [WAITS, WAITS, STAYS, STAYS, WAITS, STAYS]),
     (Happening::LeaseOver, [DIES, DIES, DIES, STAYS, DIES, STAYS]),
+    (Happening::UnreachableHere, [STAYS, WAITS, STAYS, STAYS, WAITS, STAYS]),
     (Happening::ProcessGone, [DIES, DIES, DIES, STAYS, DIES, STAYS]),
     (Happening::DrainOrdered, [STAYS, DRAINS, STAYS, STAYS, STAYS, DRAINS]),
     (Happening::MaintenanceOrdered, [RESTS, RESTS, RESTS, RESTS, RESTS, STAYS]),
@@ -148,6 +151,7 @@ impl Happening {
             Self::Late => "its heartbeat is late",
             Self::ConnectionEnded => "its connection ended",
             Self::LeaseOver => "its lease has run out",
+            Self::UnreachableHere => "its lease has run out, but most of its peers reach it",
             Self::ProcessGone => "its process is gone",
             Self::DrainOrdered => "drain was ordered",
             Self::MaintenanceOrdered => "maintenance was ordered",

@@ -36,6 +36,7 @@ impl Cluster {
         server.record = record;
         (server.incarnation, server.pid) = (incarnation, pid);
         (server.last_link, server.died) = (None, None);
+        server.arrivals.connected();
         // Until its first heartbeat it has no lease; that one must come before this.
         server.lease_until = server.lease_until.max(lease_until);
         self.links.insert(link, id);

@@ -1,11 +1,14 @@
 //! One chunkserver, as the master sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cairn_proto::{ChunkId, rpc};
 
+use super::arrivals::{Arrivals, Pace};
 use super::digest_watch::DigestWatch;
+use super::health::{Signs, health};
 use super::node_states::State;
+use super::opinion::Opinion;
 use super::replicas::Replicas;
 use super::{Duty, LinkId, ServerRecord};
 use crate::core::Millis;
@@ -20,6 +23,13 @@ pub(super) struct Server {
     pub(super) incarnation: u64,
     pub(super) pid: u32,
     pub(super) last_heartbeat: Millis,
+    pub(super) arrivals: Arrivals,
+    pub(super) opinion: Opinion,
+    /// Since when only its peers reach it.
+    pub(super) unreachable: Option<Millis>,
+    pub(super) suspicions: Recent,
+    pub(super) load_permille: u32,
+    pub(super) rtt_us: u32,
     /// Its heartbeats come. (In maintenance that cannot be told from the state.)
     pub(super) beats: bool,
     /// From here on it certainly serves nothing, unless another heartbeat comes.
@@ -52,6 +62,12 @@ impl Server {
             incarnation: 0,
             pid: 0,
             last_heartbeat: Millis(0),
+            arrivals: Arrivals::default(),
+            opinion: Opinion::default(),
+            unreachable: None,
+            suspicions: Recent::default(),
+            load_permille: 0,
+            rtt_us: 0,
             beats: false,
             lease_until,
             died: None,
@@ -88,7 +104,7 @@ impl Server {
 
     /// Whether it is not to be replaced where it is missing.
     pub(super) fn is_spared(&self) -> bool {
-        self.state == State::Maintenance
+        self.state == State::Maintenance || (self.unreachable.is_some() && self.state == State::Suspected)
     }
 
     /// The connection on which it can be told something now and will hear it before its lease is renewed.
@@ -140,7 +156,21 @@ impl Server {
         }
     }
 
-    pub(super) fn status(&self) -> rpc::ChunkserverStatus {
+    fn health(&self, pace: Pace) -> u32 {
+        let late = self.arrivals.mean() + self.arrivals.deviation();
+        let used = u128::from(self.total_bytes().saturating_sub(self.free_bytes()));
+        let used_permille = used * 1_000 / u128::from(self.total_bytes()).max(1);
+        health(Signs {
+            state: self.state,
+            late_permille: late * 1_000 / pace.heartbeat.max(1),
+            suspicions: self.suspicions.count(self.last_heartbeat),
+            disks: (self.disks.len(), self.disks.iter().filter(|d| d.failed).count()),
+            used_permille: u64::try_from(used_permille).unwrap_or(1_000),
+            load_permille: self.load_permille.into(),
+        })
+    }
+
+    pub(super) fn status(&self, pace: Pace) -> rpc::ChunkserverStatus {
         rpc::ChunkserverStatus {
             info: Some(self.info()),
             pid: self.pid,
@@ -150,7 +180,31 @@ impl Server {
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
             rack: self.record.rack.clone(),
-            ..rpc::ChunkserverStatus::default()
+            health_permille: self.health(pace),
+            rtt_us: self.rtt_us,
+            load_permille: self.load_permille,
+            timeout_ms: u32::try_from(self.arrivals.timeout(pace)).unwrap_or(u32::MAX),
         }
+    }
+}
+
+/// When something happened, the last few times.
+#[derive(Debug, Default)]
+pub(super) struct Recent(VecDeque<Millis>);
+
+impl Recent {
+    const KEPT: usize = 16;
+    const WINDOW_MS: u64 = 600_000;
+
+    pub(super) fn push(&mut self, now: Millis) {
+        if self.0.len() == Self::KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+    }
+
+    /// How often in the ten minutes before `now`.
+    fn count(&self, now: Millis) -> u32 {
+        self.0.iter().filter(|at| now.since(**at) < Self::WINDOW_MS).count() as u32
     }
 }

@@ -17,6 +17,8 @@ pub struct Settings {
     pub lease_ms: u64,
     /// The master waits so much longer, from the heartbeat's arrival: for clocks that run at different speeds.
     pub lease_margin_ms: u64,
+    /// A chunkserver that only its peers reach is called dead after so long.
+    pub unreachable_ms: u64,
     /// A replica of an unknown chunk is deleted after so long.
     pub stranger_grace_ms: u64,
     /// An unconfirmed change at a chunkserver is not doubted for so long: reports that were made before it may still arrive.
@@ -45,6 +47,7 @@ impl Default for Settings {
             heartbeat_ms: 1_000,
             lease_ms: 3_000,
             lease_margin_ms: 150,
+            unreachable_ms: 30_000,
             stranger_grace_ms: 60_000,
             doubt_ms: 10_000,
             repair_timeout_ms: 60_000,

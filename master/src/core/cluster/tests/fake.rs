@@ -20,6 +20,8 @@ pub struct Replica {
 pub struct FakeServer {
     pub running: bool,
     pub hung: bool,
+    /// Nothing gets from it to the master, or the other way.
+    pub cut: bool,
     pub link: Option<LinkId>,
     pub incarnation: u64,
     pub id: u32,
@@ -28,6 +30,8 @@ pub struct FakeServer {
     /// When each heartbeat that has not been acknowledged was sent.
     pub beats: BTreeMap<u64, Millis>,
     pub next_beat: u64,
+    /// When the next one is due.
+    pub due: Millis,
     pub lease_until: Millis,
     pub reports: usize,
     pub registered: bool,
@@ -48,7 +52,7 @@ impl World {
             let mut quiet = true;
             for n in 0..self.fakes.len() {
                 let fake = &mut self.fakes[n];
-                if !fake.running || fake.hung {
+                if !fake.running || fake.hung || fake.cut {
                     continue;
                 }
                 if let Some(command) = fake.inbox.pop_front() {
@@ -76,6 +80,9 @@ impl World {
                 let sent = fake.beats.remove(&ack.seq).unwrap();
                 fake.lease_until = fake.lease_until.max(sent.plus(LEASE_MS));
                 fake.acked = true;
+                if ack.seq == fake.next_beat && ack.next_ms > 0 {
+                    fake.due = sent.plus(ack.next_ms.into());
+                }
             }
             Cmd::ReportWanted(_) => self.send_report(n),
             Cmd::Chunk(reply) => {
@@ -92,6 +99,11 @@ impl World {
             }
             Cmd::AddReplica(add) => self.add_replica(n, command.id, &add),
             Cmd::Servers(_) | Cmd::Scrub(_) => {}
+            Cmd::Probe(probe) => {
+                let reached = self.fakes.iter().any(|f| f.id == probe.server && f.running && !f.hung);
+                let probed = rpc::Probed { server: probe.server, reached };
+                self.deliver(Event::Probed { link, probed });
+            }
         }
     }
 
@@ -126,10 +138,11 @@ impl World {
         let info = add.chunk.clone().unwrap();
         let source = Replica { epoch: info.epoch, in_sync: info.in_sync.clone() };
         let source = self.fakes[n].replicas.entry(info.chunk).or_insert(source).clone();
+        let may_serve = self.now < self.fakes[n].lease_until;
         let target = self.by_id(add.target);
         let there = &mut self.fakes[target];
         let knows_better = there.replicas.get(&info.chunk).is_some_and(|r| r.epoch > source.epoch);
-        if !there.running || there.hung || knows_better {
+        if !may_serve || !there.running || there.hung || knows_better {
             let done = rpc::CommandDone { command, ok: false, detail: "cannot".to_owned() };
             return self.deliver(Event::Done { link, done });
         }
@@ -140,7 +153,7 @@ impl World {
 
     /// Who has a lease and has heard everything does not take itself for a member that it is not.
     fn check_beliefs(&self) {
-        for fake in self.fakes.iter().filter(|f| f.running && !f.hung && self.now < f.lease_until) {
+        for fake in self.fakes.iter().filter(|f| f.running && !f.hung && !f.cut && self.now < f.lease_until) {
             if fake.link.is_none() || !fake.acked {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! The cluster core against fake chunkservers.
 
+mod detection;
 mod fake;
 mod orders;
 mod random;

@@ -24,7 +24,8 @@ fn step(w: &mut World) {
         }
         8 | 9 => restart(w, n),
         10 => w.fakes[n].hung = w.fakes[n].running,
-        11 | 12 => w.fakes[n].hung = false,
+        11 if w.random().is_multiple_of(2) => w.fakes[n].cut = w.fakes[n].running,
+        11 | 12 => (w.fakes[n].hung, w.fakes[n].cut) = (false, false),
         13 => {
             if w.disconnect(n).is_some() {
                 w.connect(n);
@@ -74,7 +75,9 @@ fn problem(w: &mut World) {
     let record = w.store.chunks[&chunk].clone();
     let failed = record.in_sync[w.below(record.in_sync.len())];
     let from = w.by_id(record.in_sync[0].0);
-    let Some(link) = w.fakes[from].link.filter(|_| w.fakes[from].running && !w.fakes[from].hung) else {
+    let Some(link) =
+        w.fakes[from].link.filter(|_| w.fakes[from].running && !w.fakes[from].hung && !w.fakes[from].cut)
+    else {
         return;
     };
     let epoch = record.epoch.0 - u64::from(w.random().is_multiple_of(8));
@@ -131,7 +134,7 @@ fn run(seed: u64, servers: usize, steps: usize) -> World {
     for n in 0..servers {
         let server = w.server(n);
         w.deliver(Event::Ordered { server, order: Order::Resume });
-        w.fakes[n].hung = false;
+        (w.fakes[n].hung, w.fakes[n].cut) = (false, false);
         restart(&mut w, n);
         if w.fakes[n].link.is_none() {
             w.connect(n);

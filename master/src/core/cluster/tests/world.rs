@@ -42,6 +42,7 @@ pub struct World {
     pub closed: Vec<(LinkId, Refusal)>,
     pub told: Vec<rpc::ChunkInfo>,
     pub replies: Vec<rpc::ChunkReply>,
+    pub changes: Vec<NodeChange>,
     seed: u64,
     draws: u64,
     next_link: u64,
@@ -62,6 +63,7 @@ impl World {
             closed: Vec::new(),
             told: Vec::new(),
             replies: Vec::new(),
+            changes: Vec::new(),
             seed,
             draws: 0,
             next_link: 1,
@@ -162,6 +164,7 @@ impl World {
             }
             Effect::AnswerClient { token, chunk } => self.answers.push((token, chunk)),
             Effect::TellMounts(info) => self.told.push(info),
+            Effect::NodeChanged(change) => self.changes.push(change),
             Effect::ServersChanged => {}
         }
     }
@@ -171,6 +174,7 @@ impl World {
         let fake = &mut self.fakes[n];
         (fake.running, fake.hung, fake.incarnation) = (true, false, incarnation);
         fake.lease_until = Millis(0);
+        fake.cut = false;
         self.connect(n);
     }
 
@@ -214,8 +218,12 @@ impl World {
     pub fn beat(&mut self, n: usize) {
         let now = self.now;
         let fake = &mut self.fakes[n];
-        let Some(link) = fake.link.filter(|_| fake.running && !fake.hung && fake.registered) else { return };
+        let Some(link) = fake.link.filter(|_| fake.running && !fake.hung && !fake.cut && fake.registered)
+        else {
+            return;
+        };
         fake.next_beat += 1;
+        fake.due = now.plus(1_000);
         fake.beats.insert(fake.next_beat, now);
         let heartbeat = rpc::Heartbeat {
             seq: fake.next_beat,
@@ -258,15 +266,15 @@ impl World {
         self.deliver(Event::ChunkDeleted { chunk, servers });
     }
 
-    /// Lets time pass: a tick each 100 ms, heartbeats each second.
+    /// Lets time pass: a tick each 100 ms, heartbeats when they are due.
     pub fn run(&mut self, ms: u64) {
         let end = self.now.plus(ms);
         while self.now < end {
             self.now = self.now.plus(100);
             self.deliver(Event::Tick);
-            if self.now.0.is_multiple_of(1_000) {
-                (0..self.fakes.len()).for_each(|n| self.beat(n));
-            }
+            let due = |n: &usize| self.now >= self.fakes[*n].due;
+            let due: Vec<_> = (0..self.fakes.len()).filter(due).collect();
+            due.into_iter().for_each(|n| self.beat(n));
             self.settle();
         }
     }
