@@ -3,11 +3,13 @@
 //! A segment is zero-filled when it is made, so that syncing it never waits for the file system
 //! to record an allocation. When its records are in the chunk files (a checkpoint) its head is
 //! blanked, and that is made durable, before it may be filled again: so a head that is found
-//! after a crash always belongs to the records behind it.
+//! after a crash always belongs to the records behind it. Before that the head of the segment that is
+//! filled next is made durable: the numbers of records go on from there, and are never given twice.
 
 use super::storage::{Storage, StorageFile};
 use crate::core::record::{HEAD, Record, SEGMENT_HEAD, SegmentHead};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,6 +70,8 @@ pub struct Scan {
     names: Vec<String>,
     /// Indices of the files with records, oldest first.
     order: Vec<usize>,
+    /// How many of these were read: behind a record that is missing nothing counts.
+    read: usize,
     next_lsn: u64,
     next_number: u64,
 }
@@ -79,6 +83,7 @@ pub fn scan(storage: &Arc<dyn Storage>, segment_bytes: u64) -> io::Result<Scan> 
         files: Vec::new(),
         names: Vec::new(),
         order: Vec::new(),
+        read: 0,
         next_lsn: 1,
         next_number: 1,
     };
@@ -105,6 +110,7 @@ pub fn scan(storage: &Arc<dyn Storage>, segment_bytes: u64) -> io::Result<Scan> 
             break;
         }
         scan.segment(file, segment_bytes)?;
+        scan.read += 1;
     }
     Ok(scan)
 }
@@ -139,22 +145,33 @@ fn content_is_whole(record: &Record, content: &[u8]) -> bool {
 impl Journal {
     /// Begins anew, behind what `scan` found; all its records must be in the chunk files, durably.
     pub fn start(storage: Arc<dyn Storage>, segment_bytes: u64, scan: Scan) -> io::Result<Self> {
-        // Oldest first: after a crash in between, what is left must not bring back older blocks.
-        for i in scan.order {
-            blank(&*scan.files[i])?;
+        // What did not count must not count after a crash in between either.
+        for i in scan.order[scan.read..].iter().rev() {
+            blank(&*scan.files[*i])?;
         }
-        let whole = |(name, file)| Segment { name, number: 0, file, synced: true };
-        let mut free: Vec<Segment> = scan.names.into_iter().zip(scan.files).map(whole).collect();
-        let next_file =
-            free.iter().filter_map(|s| s.name[8..].parse::<u64>().ok()).max().map_or(0, |n| n + 1);
-        let mut next_file = next_file;
-        while free.len() < SPARE {
+        let numbers = scan.names.iter().filter_map(|name| name[8..].parse::<u64>().ok());
+        let mut next_file = numbers.max().map_or(0, |n| n + 1);
+        let (mut free, mut used) = (Vec::new(), BTreeMap::new());
+        for (i, (name, file)) in scan.names.into_iter().zip(scan.files).enumerate() {
+            let segment = Segment { name, number: 0, file, synced: true };
+            match scan.order[..scan.read].iter().position(|o| *o == i) {
+                Some(place) => drop(used.insert(place, segment)),
+                None => free.push(segment),
+            }
+        }
+        while free.is_empty() || free.len() + used.len() < SPARE {
             free.push(make(&*storage, segment_bytes, &mut next_file)?);
         }
         let segment = free.swap_remove(0);
         let mut tail =
             Tail { segment, at: SEGMENT_HEAD, lsn: scan.next_lsn, full: Vec::new(), free, next_file };
         tail.begin(scan.next_number)?;
+        tail.segment.file.sync()?;
+        // Oldest first: after a crash in between, what is left must not bring back older blocks.
+        for segment in used.into_values() {
+            blank(&*segment.file)?;
+            tail.free.push(segment);
+        }
         Ok(Self {
             storage,
             segment_bytes,
@@ -240,6 +257,11 @@ impl Journal {
 
     /// Segments up to number `upto` are not needed any more.
     pub fn release(&self, upto: u64) -> io::Result<()> {
+        let current = {
+            let tail = self.tail.lock();
+            (!tail.segment.synced).then(|| tail.segment.file.clone())
+        };
+        current.map_or(Ok(()), |file| file.sync())?;
         loop {
             let (file, spare) = {
                 let tail = self.tail.lock();
