@@ -64,6 +64,9 @@ pub enum HeaderError {
     /// All zeros: the file was made, but a crash came before its header was written.
     #[error("no header was written")]
     Blank,
+    /// Another chunk's: the file was given to this one, or was to be given to that one, when a crash came.
+    #[error("the header of chunk {0}")]
+    Another(u64),
     /// Not a chunk's, or damaged.
     #[error("damaged header")]
     Damaged,
@@ -107,8 +110,11 @@ pub fn decode_header(chunk: u64, b: &[u8; HEADER]) -> Result<(ChunkMeta, u32), H
         return Err(HeaderError::Newer(le32(b, 8)));
     }
     let (members, suspect) = ((le32(b, 44) & 0xffff) as usize, le32(b, 44) >> 16 != 0);
-    if le64(b, 16) != chunk || members > MAX_SET {
+    if members > MAX_SET {
         return Err(HeaderError::Damaged);
+    }
+    if le64(b, 16) != chunk {
+        return Err(HeaderError::Another(le64(b, 16)));
     }
     let in_sync = (0..members).map(|i| le32(b, 48 + 4 * i)).collect();
     let meta = ChunkMeta { epoch: le64(b, 24), seq: le64(b, 32), wanted: le32(b, 40), in_sync, suspect };
@@ -138,7 +144,7 @@ mod tests {
         let meta = ChunkMeta { epoch: 7, in_sync: vec![3, 1, 2], wanted: 3, seq: 99, suspect: true };
         let good = encode_header(5, &meta, 40);
         assert_eq!(decode_header(5, &good), Ok((meta, 40)));
-        assert_eq!(decode_header(6, &good), Err(HeaderError::Damaged));
+        assert_eq!(decode_header(6, &good), Err(HeaderError::Another(5)));
         assert_eq!(decode_header(5, &[0; HEADER]), Err(HeaderError::Blank));
         for bit in 0..HEADER * 8 {
             let mut b = good;

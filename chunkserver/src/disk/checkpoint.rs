@@ -1,7 +1,7 @@
 //! Checkpoints: what only the journal and memory hold goes into the chunk files, and the journal's
 //! segments become free.
 
-use super::chunk_file::ChunkFile;
+use super::chunk_file::{ChunkFile, path};
 use super::error::DiskError;
 use super::storage::StorageFile;
 use super::store::{Disk, table};
@@ -31,7 +31,7 @@ impl Disk {
 
     /// Whether anything has changed since the last.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.lock().is_empty()
+        !self.dirty.lock().is_empty() || !self.blanked.lock().is_empty()
     }
 
     /// Makes one. Everything recorded before the call is in the chunk files, durably, when this returns.
@@ -42,25 +42,32 @@ impl Disk {
         }
         let upto = self.stable_value(self.journal.rotate())?;
         let dirty = std::mem::take(&mut *self.dirty.lock());
+        let blanked = self.blanked.lock().clone();
         let mut all = Vec::with_capacity(dirty.len());
         for chunk in dirty.into_values() {
             all.extend(self.collect(&chunk)?);
         }
         // A table must not be on the disk before the records of what it says are.
         self.stable(self.journal.sync())?;
+        let one_by_one = all.len() + blanked.len() <= ONE_BY_ONE;
         let mut dirs = BTreeSet::new();
         for c in &all {
-            for (at, bytes) in &c.parts {
-                self.stable(c.file.write_at(&[bytes], *at))?;
-            }
-            if all.len() <= ONE_BY_ONE {
+            if self.write_back(c)? && one_by_one {
                 self.stable(c.file.sync())?;
                 if c.fresh {
                     dirs.insert(c.dir.clone());
                 }
             }
         }
-        if all.len() > ONE_BY_ONE {
+        if one_by_one {
+            for id in blanked.keys() {
+                match self.storage.open(&path(*id), false).and_then(|f| f.sync()) {
+                    // Its chunk came back meanwhile.
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    other => self.stable(other)?,
+                }
+            }
+        } else {
             self.stable(self.storage.sync_all())?;
         }
         for dir in dirs {
@@ -69,7 +76,20 @@ impl Disk {
         for c in &all {
             c.chunk.state.lock().imaged_before.clear();
         }
+        self.keep(&blanked)?;
         self.stable(self.journal.release(upto))
+    }
+
+    /// False: the replica was deleted, and its file may be another's any moment.
+    fn write_back(&self, c: &Changed) -> Result<bool, DiskError> {
+        let state = c.chunk.state.lock();
+        if state.deleted {
+            return Ok(false);
+        }
+        for (at, bytes) in &c.parts {
+            self.stable(c.file.write_at(&[bytes], *at))?;
+        }
+        Ok(true)
     }
 
     fn collect(&self, chunk: &Arc<ChunkFile>) -> Result<Option<Changed>, DiskError> {

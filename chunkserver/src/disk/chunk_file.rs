@@ -36,6 +36,8 @@ pub(super) struct FileState {
     pub has_file: bool,
     /// The file's name may not be durable yet.
     pub fresh: bool,
+    /// Blocks that its file has room for since it was another replica's.
+    pub room: u32,
     /// After a crash: blocks may not be what their checksums say.
     pub unverified: bool,
     pub deleted: bool,
@@ -88,7 +90,7 @@ impl FileState {
     }
 }
 
-fn dir(id: u64) -> String {
+pub(super) fn dir(id: u64) -> String {
     format!("chunks/{:02x}", id & 0xff)
 }
 

@@ -44,6 +44,8 @@ struct Run {
     files: BTreeMap<u64, Arc<ChunkFile>>,
     models: BTreeMap<u64, Model>,
     rng: StdRng,
+    /// Chunks are small and do not live long, so that their files become others'.
+    small: bool,
 }
 
 impl Run {
@@ -55,14 +57,24 @@ impl Run {
         let (disk, found) = Disk::open(Arc::new(storage.clone()), settings()).ok()?;
         assert!(found.is_empty());
         let rng = StdRng::seed_from_u64(seed);
-        Some(Self { storage, disk, files: BTreeMap::new(), models: BTreeMap::new(), rng })
+        let (files, models) = (BTreeMap::new(), BTreeMap::new());
+        Some(Self { storage, disk, files, models, rng, small: false })
+    }
+
+    fn with_small_chunks(seed: u64, crash_at: Option<usize>) -> Option<Self> {
+        Some(Self { small: true, ..Self::new(seed, crash_at)? })
     }
 
     fn change(&mut self) -> Result<(), DiskError> {
-        let id = self.rng.random_range(1..4);
+        let id = match self.rng.random_range(0..3) {
+            _ if !self.small => self.rng.random_range(1..4),
+            0 => self.rng.random_range(1..60),
+            _ => self.files.keys().next_back().copied().unwrap_or(1),
+        };
         if !self.files.contains_key(&id) {
             let meta = ChunkMeta { epoch: 1, in_sync: vec![1, 2], wanted: 2, ..ChunkMeta::default() };
-            let file = self.disk.create(id, meta)?;
+            let blocks = self.rng.random_range(0..20);
+            let file = self.disk.create(id, meta, blocks)?;
             self.files.insert(id, file);
             let had_another = self.models.contains_key(&id);
             let contents = vec![vec![0; CHUNK as usize]];
@@ -72,10 +84,12 @@ impl Run {
         let len = match self.rng.random_range(0..4) {
             0 => self.rng.random_range(1..5000),
             1 => BLOCK,
+            _ if self.small => 2 * BLOCK,
             2 => 2 * BLOCK,
             _ => self.rng.random_range(70_000..120_000),
         };
-        let mut offset = self.rng.random_range(0..CHUNK as usize - len);
+        let end = if self.small { 6 * BLOCK } else { CHUNK as usize };
+        let mut offset = self.rng.random_range(0..end - len);
         if self.rng.random_bool(0.5) {
             offset -= offset % BLOCK;
         }
@@ -98,7 +112,13 @@ impl Run {
     }
 
     fn step(&mut self) -> Result<(), DiskError> {
-        match self.rng.random_range(0..14) {
+        let what = match self.rng.random_range(0..if self.small { 22 } else { 14 }) {
+            14..17 => 12,
+            17..20 => 13,
+            20..22 => 10,
+            other => other,
+        };
+        match what {
             12 => {
                 let Some(id) = self.files.keys().next().copied() else { return Ok(()) };
                 if let Some(file) = self.files.remove(&id) {
@@ -195,6 +215,26 @@ fn a_power_loss_at_any_sync_point_loses_nothing_that_was_stable() {
             check(&after, &run.models, false);
         }
     }
+}
+
+#[test]
+fn a_file_that_becomes_anothers_is_mistaken_for_neither() {
+    let mut reused = 0;
+    for seed in 0..40 {
+        let mut run = Run::with_small_chunks(seed, None).unwrap();
+        run.steps(2 * STEPS);
+        reused += run.storage.renames();
+        let syncs = run.storage.syncs();
+        for at in 1..=syncs + 1 {
+            let Some(mut run) = Run::with_small_chunks(seed, Some(at)) else { continue };
+            run.steps(2 * STEPS);
+            let mut rng = StdRng::seed_from_u64(seed << 32 | at as u64);
+            let after = run.storage.after_power_loss(&mut rng);
+            check(&after, &run.models, false);
+            check(&after.after_power_loss(&mut rng), &run.models, false);
+        }
+    }
+    assert!(reused > 40, "{reused}");
 }
 
 #[test]

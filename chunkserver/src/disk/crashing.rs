@@ -18,6 +18,8 @@ struct Image {
     /// Sectors that differ, or differed, from the durable image.
     pending: std::collections::BTreeSet<usize>,
     name_is_durable: bool,
+    /// The durable name, until the one that it was given since is durable.
+    was: Option<String>,
 }
 
 #[derive(Default)]
@@ -26,6 +28,7 @@ struct World {
     /// Sync points passed so far.
     syncs: usize,
     crash_at: Option<usize>,
+    renames: usize,
     crashed: bool,
 }
 
@@ -104,6 +107,11 @@ impl CrashingStorage {
         self.world.lock().syncs
     }
 
+    /// Files that were given another name so far.
+    pub fn renames(&self) -> usize {
+        self.world.lock().renames
+    }
+
     /// Crashes at the `n`th sync point from the beginning.
     pub fn crash_at(&self, n: usize) {
         self.world.lock().crash_at = Some(n);
@@ -124,10 +132,22 @@ impl CrashingStorage {
     /// The machine is off; what survives is what the next start finds.
     pub fn after_power_loss(&self, rng: &mut StdRng) -> Self {
         let mut files = self.world.lock().files.clone();
-        files.retain(|_, f| f.name_is_durable || rng.random_bool(0.5));
+        let mut back = BTreeMap::new();
+        files.retain(|_, f| {
+            if f.name_is_durable || rng.random_bool(0.5) {
+                return true;
+            }
+            if let Some(was) = f.was.take() {
+                back.insert(was, f.clone());
+            }
+            false
+        });
+        for (name, file) in back {
+            files.entry(name).or_insert(file);
+        }
         files.values_mut().for_each(|f| {
             f.survive(rng);
-            f.name_is_durable = true;
+            (f.name_is_durable, f.was) = (true, None);
         });
         Self { world: Arc::new(Mutex::new(World { files, ..World::default() })) }
     }
@@ -184,6 +204,18 @@ impl Storage for CrashingStorage {
         Ok(Arc::new(CrashingFile { world: self.world.clone(), name: path.into() }))
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = self.world.lock();
+        world.on()?;
+        let mut file = world.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        if file.name_is_durable {
+            (file.name_is_durable, file.was) = (false, Some(from.into()));
+        }
+        world.files.insert(to.into(), file);
+        world.renames += 1;
+        Ok(())
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut world = self.world.lock();
         world.on()?;
@@ -209,7 +241,9 @@ impl Storage for CrashingStorage {
         world.sync_point()?;
         for (name, file) in &mut world.files {
             let parent = name.rsplit_once('/').map_or("", |(d, _)| d);
-            file.name_is_durable |= parent == dir;
+            if parent == dir {
+                (file.name_is_durable, file.was) = (true, None);
+            }
         }
         Ok(())
     }
@@ -219,7 +253,7 @@ impl Storage for CrashingStorage {
         world.sync_point()?;
         for file in world.files.values_mut() {
             file.sync();
-            file.name_is_durable = true;
+            (file.name_is_durable, file.was) = (true, None);
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ fn stored(anew: bool) -> (CrashingStorage, Disk, Arc<ChunkFile>) {
     let storage = CrashingStorage::default();
     let (disk, _) = open(&storage);
     let meta = ChunkMeta { epoch: 1, in_sync: vec![1, 2], wanted: 2, ..ChunkMeta::default() };
-    let file = disk.create(ID, meta).unwrap();
+    let file = disk.create(ID, meta, 1).unwrap();
     write(&disk, &file, 0, 500, 1);
     write(&disk, &file, 600, 300, 2);
     disk.checkpoint().unwrap();

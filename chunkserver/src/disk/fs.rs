@@ -106,6 +106,17 @@ impl Storage for FsStorage {
         }
     }
 
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.root.join(from), self.root.join(to));
+        match fs::rename(&from, &to) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(to.parent().unwrap_or(&self.root))?;
+                fs::rename(&from, &to)
+            }
+            other => other,
+        }
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         fs::remove_file(self.root.join(path))
     }

@@ -17,6 +17,7 @@ mod journal;
 mod read;
 mod recover;
 mod scrub_mark;
+mod spares;
 pub mod storage;
 mod store;
 mod syncer;

@@ -27,6 +27,8 @@ struct Chunk {
     replay: Replay<(usize, u64)>,
     /// Entries in the file's table.
     stored: u32,
+    /// There is a file, but it has no header of its own: it will not be taken for the chunk's at the next start either.
+    nobodys: bool,
 }
 
 impl Disk {
@@ -39,14 +41,19 @@ impl Disk {
         let scan = journal::scan(&storage, settings.segment_bytes)?;
         let records = scan.records.len();
         for found in &scan.records {
-            let new = || Chunk { replay: Replay::new(None), stored: 0 };
+            let new = || Chunk { replay: Replay::new(None), stored: 0, nobodys: false };
             let chunk = chunks.entry(found.record.chunk).or_insert_with(new);
             let content = |i: u32| (found.file, found.content + u64::from(i) * BLOCK as u64);
             chunk.replay.add(&found.record, content);
         }
-        let mut recovered = Vec::new();
+        let (mut recovered, mut nobodys) = (Vec::new(), Vec::new());
         for (id, mut chunk) in chunks {
             if !chunk.replay.exists() {
+                if chunk.nobodys {
+                    // There may be many. That can wait.
+                    nobodys.push(id);
+                    continue;
+                }
                 match storage.remove(&path(id)) {
                     Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
                     _ => continue,
@@ -67,7 +74,9 @@ impl Disk {
         let journal = Journal::start(storage.clone(), settings.segment_bytes, scan)?;
         let suspect = recovered.iter().filter(|r| r.file.state.lock().meta.suspect).count();
         tracing::info!(chunks = recovered.len(), records, suspect, "disk opened");
-        Ok((Self::new(storage, settings, journal), recovered))
+        let disk = Self::new(storage, settings, journal);
+        disk.doom(nobodys);
+        Ok((disk, recovered))
     }
 }
 
@@ -84,10 +93,10 @@ fn headers(storage: &dyn Storage) -> Result<HashMap<u64, Chunk>, DiskError> {
             storage.open(&path(id), false)?.read_at(&mut b, 0)?;
             match decode_header(id, &b) {
                 Ok((meta, stored)) => {
-                    chunks.insert(id, Chunk { replay: Replay::new(Some(meta)), stored });
+                    chunks.insert(id, Chunk { replay: Replay::new(Some(meta)), stored, nobodys: false });
                 }
-                Err(HeaderError::Blank) => {
-                    chunks.insert(id, Chunk { replay: Replay::new(None), stored: 0 });
+                Err(HeaderError::Blank | HeaderError::Another(_)) => {
+                    chunks.insert(id, Chunk { replay: Replay::new(None), stored: 0, nobodys: true });
                 }
                 Err(e @ HeaderError::Newer(_)) => {
                     return Err(DiskError::Io(io::Error::new(io::ErrorKind::Unsupported, e)));

@@ -28,6 +28,8 @@ pub trait Storage: Send + Sync {
     fn open_uncached(&self, path: &str) -> io::Result<Arc<dyn StorageFile>> {
         self.open(path, false)
     }
+    /// Gives a file another name; a file that had it is gone.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &str) -> io::Result<()>;
     /// The names in a directory; none where there is no such directory.

@@ -1,15 +1,16 @@
 //! A disk: what is kept of it in memory, and the life of its replicas.
 
-use super::chunk_file::{ChunkFile, FileState, path};
+use super::chunk_file::{ChunkFile, FileState, dir, path};
 use super::error::DiskError;
 use super::journal::Journal;
+use super::spares::Spares;
 use super::storage::{Storage, StorageFile};
 use crate::core::layout::{ChunkMeta, ENTRY, Geometry};
 use crate::core::record::Body;
-use crate::core::table::Table;
+use crate::core::table::{PAGE, Table};
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,8 +35,12 @@ pub struct Disk {
     pub(super) journal: Journal,
     pub(super) dirty: Mutex<HashMap<u64, Arc<ChunkFile>>>,
     pub(super) checkpointing: Mutex<()>,
-    /// Files of deleted replicas, to be removed a few at a time.
-    doomed: Mutex<BTreeSet<u64>>,
+    /// Files of deleted replicas, to be removed or kept for new ones a few at a time; the blocks that they have room for.
+    doomed: Mutex<BTreeMap<u64, u32>>,
+    /// Files that will be kept once it is durable that they are nobody's.
+    pub(super) blanked: Mutex<HashMap<u64, Blanked>>,
+    spares: Mutex<Spares>,
+    turn: AtomicU64,
     files: Mutex<LruCache<u64, Arc<dyn StorageFile>>>,
     pub(super) free: AtomicU64,
     total: AtomicU64,
@@ -57,6 +62,15 @@ pub struct Findings {
     pub lost_files: AtomicU64,
 }
 
+/// A file without header and table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Blanked {
+    /// Blocks that it has room for.
+    room: u32,
+    /// Another one each time that the file is blanked.
+    turn: u64,
+}
+
 pub(super) type State<'a> = MutexGuard<'a, FileState>;
 
 impl Disk {
@@ -69,6 +83,9 @@ impl Disk {
             dirty: Mutex::default(),
             checkpointing: Mutex::default(),
             doomed: Mutex::default(),
+            blanked: Mutex::default(),
+            spares: Mutex::default(),
+            turn: AtomicU64::new(0),
             files: Mutex::new(LruCache::new(open)),
             free: AtomicU64::new(u64::MAX),
             total: AtomicU64::new(0),
@@ -124,19 +141,12 @@ impl Disk {
         })
     }
 
-    /// A new replica without content.
-    pub fn create(&self, id: u64, meta: ChunkMeta) -> Result<Arc<ChunkFile>, DiskError> {
+    /// A new replica without content, which will soon have this many blocks.
+    pub fn create(&self, id: u64, meta: ChunkMeta, blocks: u32) -> Result<Arc<ChunkFile>, DiskError> {
         self.working()?;
-        {
-            let mut doomed = self.doomed.lock();
-            if doomed.contains(&id) {
-                // The file of the replica that was here before.
-                self.check(self.journal.sync())?;
-                self.unlink(id)?;
-                doomed.remove(&id);
-            }
-        }
-        let state = FileState { table: Some(Table::default()), fresh: true, ..FileState::default() };
+        self.make_way(id)?;
+        let room = self.reuse(id, blocks)?;
+        let state = FileState { table: Some(Table::default()), fresh: true, room, ..FileState::default() };
         let chunk = Arc::new(ChunkFile::new(id, state));
         self.set_meta(&chunk, meta)?;
         Ok(chunk)
@@ -183,6 +193,7 @@ impl Disk {
         let mut state = self.begin(chunk)?;
         state.deleted = true;
         self.count_healed(table(&mut state).unclean());
+        let room = table(&mut state).len().max(state.stored).max(state.room);
         let r = self.record(chunk, &mut state, Body::Delete, 0, false).map(drop);
         drop(state);
         self.files.lock().pop(&chunk.id);
@@ -191,13 +202,45 @@ impl Disk {
         if dirty.get(&chunk.id).is_some_and(|c| Arc::ptr_eq(c, chunk)) {
             dirty.remove(&chunk.id);
         }
-        doomed.insert(chunk.id);
+        doomed.insert(chunk.id, room);
         r
     }
 
-    /// Removes the files of at most so many deleted replicas.
+    /// The file of a replica of this chunk that was here before, if there is one, goes now and durably: with records that
+    /// are not its own it must not come back.
+    fn make_way(&self, id: u64) -> Result<(), DiskError> {
+        let mut doomed = self.doomed.lock();
+        let is_doomed = doomed.remove(&id).is_some();
+        let mut blanked = self.blanked.lock();
+        if blanked.remove(&id).is_none() && !is_doomed {
+            return Ok(());
+        }
+        self.check(self.journal.sync())?;
+        self.unlink(id)?;
+        match self.storage.sync_dir(&dir(id)) {
+            // It never had a file.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => self.stable(other),
+        }
+    }
+
+    /// Gives a new replica the file of a deleted one: the blocks that it has room for (0: there is none, it will be made).
+    fn reuse(&self, id: u64, blocks: u32) -> Result<u32, DiskError> {
+        let mut spares = self.spares.lock();
+        if let Some(room) = spares.remove(id) {
+            return Ok(room);
+        }
+        let Some((old, room)) = spares.take(blocks) else { return Ok(0) };
+        match self.storage.rename(&path(old), &path(id)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            other => self.check(other).map(|()| room),
+        }
+    }
+
+    /// Removes the files of at most so many deleted replicas. Small ones are kept for new replicas instead.
     pub fn unlink_some(&self, most: usize) -> Result<(), DiskError> {
-        let ids: Vec<u64> = self.doomed.lock().iter().take(most).copied().collect();
+        self.drop_spares(most)?;
+        let ids: Vec<u64> = self.doomed.lock().keys().take(most).copied().collect();
         if ids.is_empty() {
             return Ok(());
         }
@@ -205,9 +248,65 @@ impl Disk {
         self.check(self.journal.sync())?;
         for id in ids {
             let mut doomed = self.doomed.lock();
-            if doomed.remove(&id) {
-                self.unlink(id)?;
+            match doomed.remove(&id) {
+                Some(room) if self.is_wanted(room) => self.blank(id, room)?,
+                Some(_) => self.unlink(id)?,
+                None => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Makes a deleted replica's file nobody's: neither its header nor its table (one page, as it is small) says anything.
+    fn blank(&self, id: u64, room: u32) -> Result<(), DiskError> {
+        let file = match self.storage.open(&path(id), false) {
+            // It never had one.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => self.check(other)?,
+        };
+        let nothing = vec![0; self.settings.geometry.table() as usize + PAGE];
+        self.check(file.write_at(&[&nothing], 0))?;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.blanked.lock().insert(id, Blanked { room, turn });
+        Ok(())
+    }
+
+    /// Files that are to be removed, not kept.
+    pub(super) fn doom(&self, files: Vec<u64>) {
+        self.doomed.lock().extend(files.into_iter().map(|id| (id, u32::MAX)));
+    }
+
+    /// Whether a file with room for so many blocks should be kept.
+    fn is_wanted(&self, room: u32) -> bool {
+        let coming = self.blanked.lock().len();
+        self.spares.lock().wants(room, coming)
+    }
+
+    /// It is durable that these files are blank.
+    pub(super) fn keep(&self, durable: &HashMap<u64, Blanked>) -> Result<(), DiskError> {
+        // Held all the time, so that a file is always known to be here or there.
+        let mut blanked = self.blanked.lock();
+        for (id, b) in durable {
+            if blanked.get(id) == Some(b) {
+                blanked.remove(id);
+                if !self.spares.lock().add(*id, b.room) {
+                    self.unlink(*id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Files that are kept must not be why there is no room.
+    fn drop_spares(&self, most: usize) -> Result<(), DiskError> {
+        for _ in 0..most {
+            let mut spares = self.spares.lock();
+            if self.space().1 / 4 >= spares.bytes() {
+                break;
+            }
+            let Some(id) = spares.any() else { break };
+            spares.remove(id);
+            self.unlink(id)?;
         }
         Ok(())
     }

@@ -63,7 +63,9 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
             let in_sync = meta.create_in_sync.clone();
             let wanted = if meta.wanted == 0 { in_sync.len() as u32 } else { meta.wanted };
             let first = ChunkMeta { epoch: 1, in_sync, wanted, ..ChunkMeta::default() };
-            match fits.and_then(|()| node.create(frame.header.chunk, first, node.is_behind())) {
+            match fits
+                .and_then(|()| node.create(frame.header.chunk, first, change.blocks().1, node.is_behind()))
+            {
                 Ok(chunk) => {
                     chunk.handle(node, Event::Start);
                     chunk
@@ -121,7 +123,7 @@ fn forward(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Resu
     let found = match node.chunk(frame.header.chunk) {
         Some(chunk) => Ok(chunk),
         None if seq == 1 && member => {
-            node.create(frame.header.chunk, ChunkMeta { seq: 0, ..said.clone() }, false)
+            node.create(frame.header.chunk, ChunkMeta { seq: 0, ..said.clone() }, change.blocks().1, false)
         }
         None => {
             answer.refuse(Status::Behind, 0, "unknown chunk");
@@ -185,7 +187,8 @@ fn install(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Resu
         answer.refuse(Status::Garbled, 0, "blocks do not match their checksums");
         return Ok(());
     }
-    let made = node.create(frame.header.chunk, ChunkMeta { seq: 0, ..said.clone() }, true);
+    let blocks = first.saturating_add(meta.blocks as u32);
+    let made = node.create(frame.header.chunk, ChunkMeta { seq: 0, ..said.clone() }, blocks, true);
     let chunk = match made {
         Ok(chunk) => chunk,
         Err(e) => {

@@ -15,7 +15,7 @@ const CHECKPOINT: Duration = Duration::from_secs(10);
 /// After so long the master has noticed which replicas this server has lost.
 const SETTLED: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
-/// Files removed in one go: the file system must have time for others in between.
+/// Files removed or emptied in one go: the file system must have time for others in between.
 const UNLINKS: usize = 64;
 /// Tables kept in memory, bytes a disk.
 const TABLES: u64 = 256 << 20;

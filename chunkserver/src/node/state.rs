@@ -143,8 +143,15 @@ impl Node {
         chunk
     }
 
-    /// Makes a replica without content, unless there is one. `suspect`: it has to be compared first.
-    pub fn create(&self, id: u64, meta: ChunkMeta, suspect: bool) -> Result<Arc<Chunk>, DiskError> {
+    /// Makes a replica without content, unless there is one; it will soon have so many blocks. `suspect`: it has to be
+    /// compared first.
+    pub fn create(
+        &self,
+        id: u64,
+        meta: ChunkMeta,
+        blocks: u32,
+        suspect: bool,
+    ) -> Result<Arc<Chunk>, DiskError> {
         let mut chunks = self.chunks.write();
         if let Some(c) = chunks.get(&id) {
             return Ok(c.clone());
@@ -152,7 +159,7 @@ impl Node {
         let room = |u: &&Arc<DiskUnit>| u.disk.space().1;
         let working = self.disks.iter().filter(|u| !u.disk.has_failed());
         let unit = working.max_by_key(room).ok_or(DiskError::Failed)?;
-        let file = unit.disk.create(id, meta)?;
+        let file = unit.disk.create(id, meta, blocks)?;
         let chunk = Arc::new(Chunk::new(self, unit.clone(), file, Recent::default()));
         if suspect {
             chunk.replica.lock().distrust();
