@@ -229,7 +229,8 @@ impl Cluster {
     /// on its own account. What clients and primaries ask for is.
     pub(super) fn holding_still(&self, now: Millis) -> bool {
         let recently = |s: &&Server| s.died.is_some_and(|died| now.since(died) < TOGETHER_MS);
-        let gone = self.servers.values().filter(recently).count();
+        // Those that have come back since are not gone.
+        let gone = self.servers.values().filter(|s| s.state == State::Dead).filter(recently).count();
         let others = self.servers.values().filter(|s| s.state != State::Dead).count();
         gone > others
     }

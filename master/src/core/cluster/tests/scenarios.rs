@@ -157,6 +157,20 @@ fn most_servers_gone_together_start_no_repair_but_clients_are_served() {
 }
 
 #[test]
+fn servers_that_hung_one_after_the_other_are_not_gone_together() {
+    let mut w = world_with_chunks(3, 10);
+    for n in 0..3 {
+        w.fakes[n].hung = true;
+        w.run(LEASE_MS + 1_500);
+        let hung = w.server(n);
+        assert!(w.store.chunks.values().all(|r| !r.has(hung)), "server {n} has left all sets");
+        w.fakes[n].hung = false;
+        w.run(10_000);
+        assert_eq!(w.cluster.counts().under_replicated, 0, "server {n} is back in all of them");
+    }
+}
+
+#[test]
 fn a_fourth_server_takes_over_and_the_late_copy_is_deleted() {
     let mut w = world_with_chunks(4, 40);
     w.kill(0, true);
