@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{chunkserver, down, file, master, mount, node, scrub, status, umount, up, watch};
+use crate::commands::{
+    chunkserver, down, drill, file, master, mount, node, scrub, status, umount, up, watch,
+};
 use crate::config_file;
 use crate::error::Failure;
 
@@ -56,6 +58,8 @@ pub enum Command {
     Watch(watch::Args),
     /// Take chunkservers out of service and back: drain, maintenance, resume
     Node(node::Args),
+    /// Let chunkservers fail on purpose, and tell how long programs had to wait
+    Drill(drill::Args),
 }
 
 /// The command line with what the configuration file says filled in. Help and version texts are

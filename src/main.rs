@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod config_file;
 mod daemon;
+mod drill;
 mod error;
 mod mounts;
 mod notify;
@@ -50,5 +51,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::File(args) => commands::file::run(&args),
         Command::Watch(args) => commands::watch::run(&args),
         Command::Node(args) => commands::node::run(&args),
+        Command::Drill(args) => commands::drill::run(&args),
     }
 }

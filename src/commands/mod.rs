@@ -2,6 +2,7 @@
 
 pub mod chunkserver;
 pub mod down;
+pub mod drill;
 pub mod file;
 pub mod master;
 pub mod mount;
