@@ -47,6 +47,13 @@ struct Round {
     why: String,
 }
 
+impl Round {
+    /// Somebody knows of a later in-sync set.
+    fn is_outdated(&self) -> bool {
+        self.failures.iter().any(|(_, outcome)| retry::next(*outcome) == retry::Step::Relocate)
+    }
+}
+
 impl Replicas {
     /// Reads whole blocks (at most 1 MiB) of a chunk; `None`: they are a hole.
     pub async fn read(&self, place: Place, offset: u32, len: u32) -> Result<Option<Bytes>, FsError> {
@@ -137,6 +144,10 @@ impl Replicas {
             Err(_) => calls.push(first_call),
         }
         loop {
+            // Who is left keeps silent: whom to ask instead has to be found out, not waited for.
+            if round.is_outdated() {
+                return Err(round);
+            }
             if let Some(next) = order.next() {
                 calls.push(Box::pin(self.one(next, chunk, ask)));
             } else if calls.is_empty() {

@@ -21,6 +21,26 @@ async fn reads_go_on_when_a_server_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_server_is_not_waited_for_once_the_others_know_of_a_later_set() {
+    let cluster = Cluster::start().await;
+    let file = cluster.path(|_| ()).file(InodeId(1), 0);
+    file.write_through(0, Bytes::from(vec![5; 65_536]), false).await.unwrap();
+    for (block, silent) in [(0, 1), (1, 2), (2, 1), (3, 2), (4, 1), (5, 2)] {
+        // The set changes, and this mount has not been told.
+        {
+            let mut s = cluster.state.lock();
+            s.faults.silent = [silent].into();
+            let info = &mut s.chunks.values_mut().next().unwrap().info;
+            info.in_sync = [1, 2, 3].into_iter().filter(|s| *s != silent).collect();
+            info.epoch += 1;
+        }
+        let begun = Instant::now();
+        assert!(file.read(block * 8192, 4096).await.unwrap() == [5; 4096][..]);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_replica_is_reported_and_another_one_read() {
     let cluster = Cluster::start().await;
     let file = cluster.path(|_| ()).file(InodeId(1), 0);
