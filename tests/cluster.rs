@@ -116,3 +116,25 @@ fn every_process_that_dies_is_started_again() {
     cluster.up();
     assert_eq!(fs::read(cluster.mount().join("f")).unwrap(), b"x");
 }
+
+#[test]
+fn a_drill_tells_how_long_programs_wait_when_a_chunkserver_is_killed() {
+    let cluster = Cluster::start();
+    cluster.wait_whole();
+    let output =
+        cairn().arg("drill").arg(cluster.mount()).args(["--runs=2", "--faults=kill", "--json"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let runs = report["runs"].as_array().unwrap();
+    assert_eq!((runs[0]["primary"].as_bool(), runs[1]["primary"].as_bool()), (Some(true), Some(false)));
+    for run in runs {
+        let seen = |side: &str| (run[side]["calls"].as_u64().unwrap(), run[side]["errors"].as_u64().unwrap());
+        assert!(seen("writes").0 > 10 && seen("reads").0 > 100, "{run}");
+        assert_eq!((seen("writes").1, seen("reads").1), (0, 0), "{run}");
+        assert!(run["writes"]["longest_s"].as_f64().unwrap() < 5.0, "{run}");
+    }
+    assert_eq!(fs::read_dir(cluster.mount()).unwrap().count(), 0, "its files are gone");
+    let output = cairn().arg("drill").arg("/tmp").output().unwrap();
+    assert!(!output.status.success() && text(&output).contains("no CairnFS mount"), "{}", text(&output));
+}
