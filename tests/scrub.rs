@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cairn_chunkserver::core::table::Entry;
+use cairn_proto::block::crc32c;
 use common::{Cluster, cairn, eventually, pattern, text};
 use serde_json::Value;
 
@@ -169,6 +171,49 @@ fn what_is_damaged_while_a_server_is_down_is_found_too() {
     scrub(&cluster, &[]);
     assert!(fs::read(&stored.path).unwrap() == stored.content);
     assert_stored_everywhere(&cluster, &stored);
+}
+
+/// Gives a block of a chunk file another content, and the checksum of that.
+fn forge(path: &Path, block: u64, version: u64) {
+    let content = pattern(block + 1, 4096);
+    let entry = Entry::data(crc32c(&content), version).encode();
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&content, DATA + block * 4096).unwrap();
+    file.write_all_at(&entry, 4096 + block * 16).unwrap();
+}
+
+/// The version of a block in a chunk file.
+fn version(path: &Path, block: u64) -> u64 {
+    let mut entry = [0; 16];
+    File::open(path).unwrap().read_exact_at(&mut entry, 4096 + block * 16).unwrap();
+    Entry::decode(&entry).version
+}
+
+#[test]
+fn replicas_that_differ_with_good_checksums_are_found_and_the_majority_counts() {
+    let cluster = Cluster::start();
+    let stored = store(&cluster, "f", 5 * MIB);
+    cluster.wait_whole();
+    let disks = disks(&cluster);
+    assert!(cluster.down().status.success());
+    for (i, disk) in disks.iter().enumerate() {
+        let path = chunk_file(disk, stored.chunks[0]);
+        let block = 100 * i as u64 + 7;
+        forge(&path, block, version(&path, block));
+    }
+    cluster.up();
+    cluster.wait_whole();
+    scrub(&cluster, &[]);
+    eventually(Duration::from_secs(30), "all replicas hold the same", || {
+        let mut held = vec![0; stored.content.len()];
+        disks.iter().all(|disk| {
+            let file = File::open(chunk_file(disk, stored.chunks[0])).unwrap();
+            file.read_exact_at(&mut held, DATA).unwrap();
+            held == stored.content
+        })
+    });
+    let second = cluster.second_mount("second", &[]);
+    assert!(fs::read(second.dir().join("f")).unwrap() == stored.content);
 }
 
 #[test]

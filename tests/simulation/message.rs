@@ -102,7 +102,7 @@ pub struct Reply {
 pub enum Answer {
     Nothing,
     Blocks(Vec<Content>, Vec<u32>),
-    State { seq: u64, unclean: bool, exists: bool },
+    State { seq: u64, unclean: bool, exists: bool, digest: u64 },
     Table(Vec<Told>),
     Located(Option<ChunkInfo>),
 }

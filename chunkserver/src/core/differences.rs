@@ -23,10 +23,17 @@ pub fn at(table: &[Told], block: usize) -> Told {
     table.get(block).copied().unwrap_or_default()
 }
 
-/// Which of the others, if any, has a better version of the block than `own`; the best of them.
+/// Which of the others, if any, has a better block than `own`: a higher version, or, where several contents have
+/// the highest, what more replicas have.
 pub fn better(own: &[Told], others: &[Vec<Told>], block: usize) -> Option<usize> {
-    let newest = others.iter().enumerate().max_by_key(|(_, t)| rank(at(t, block)));
-    newest.filter(|(_, t)| rank(at(t, block)) > rank(at(own, block))).map(|(i, _)| i)
+    let mine = at(own, block);
+    let theirs: Vec<Told> = others.iter().map(|t| at(t, block)).collect();
+    let best = theirs.iter().copied().map(rank).max()?;
+    let same = |told: Told| theirs.iter().filter(|t| **t == told).count();
+    let at_best = theirs.iter().enumerate().filter(|(_, t)| rank(**t) == best);
+    let (i, votes) = at_best.map(|(i, t)| (i, same(*t))).max_by_key(|(_, votes)| *votes)?;
+    let outvoted = best == rank(mine) && theirs[i] != mine && votes > same(mine) + 1;
+    (best > rank(mine) || outvoted).then_some(i)
 }
 
 /// The runs of blocks (first, count), at most `most` in each, in which another table differs from `own`.
@@ -57,6 +64,16 @@ mod tests {
         let other = [(5, 1), (6, 1), (9, 1), (4, 4)];
         assert_eq!(differing(&own, &other, 256), [(1, 2), (4, 1)]);
         assert_eq!(differing(&own, &other, 1), [(1, 1), (2, 1), (4, 1)]);
+    }
+
+    #[test]
+    fn of_different_contents_of_one_version_that_of_the_majority_counts() {
+        let (a, b) = (vec![(3, 7)], vec![(4, 7)]);
+        assert_eq!(better(&a, &[b.clone(), b.clone()], 0), Some(1));
+        assert_eq!(better(&a, &[b.clone(), a.clone()], 0), None);
+        assert_eq!(better(&a, &[b.clone()], 0), None);
+        assert_eq!(better(&[(9, 6)], &[a.clone(), b.clone(), b], 0), Some(2));
+        assert_eq!(better(&a, &[], 0), None);
     }
 
     #[test]

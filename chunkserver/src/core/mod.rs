@@ -1,6 +1,7 @@
 //! Pure logic: formats, the block table and the replication state machine. No files, sockets,
 //! clocks or random sources: time comes in as an argument, effects go out as values.
 
+pub mod agreement;
 pub mod differences;
 pub mod layout;
 pub mod recent;

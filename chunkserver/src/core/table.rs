@@ -2,6 +2,7 @@
 
 use super::layout::{ENTRY, le32, le64};
 use cairn_proto::block::{crc32c, zero_block_crc};
+use cairn_proto::digest::block_hash;
 
 /// Bytes of the table that are written together.
 pub const PAGE: usize = 4096;
@@ -107,12 +108,29 @@ pub struct Table {
     entries: Vec<Entry>,
     /// One bit a page: changed since it was last written to the file.
     dirty: u64,
+    /// The sum of the hashes of what other replicas are told of each block.
+    digest: u64,
+}
+
+fn digest(entries: &[Entry]) -> u64 {
+    entries.iter().enumerate().fold(0, |sum, (block, e)| sum.wrapping_add(hash(block, *e)))
+}
+
+fn hash(block: usize, entry: Entry) -> u64 {
+    let (crc, version) = entry.told();
+    block_hash(block as u32, crc, version)
 }
 
 impl Table {
     /// From its bytes in a file.
     pub fn decode(bytes: &[u8]) -> Self {
-        Self { entries: bytes.chunks_exact(ENTRY).map(Entry::decode).collect(), dirty: 0 }
+        let entries: Vec<Entry> = bytes.chunks_exact(ENTRY).map(Entry::decode).collect();
+        Self { digest: digest(&entries), entries, dirty: 0 }
+    }
+
+    /// The digest of what other replicas are told: theirs is the same where they hold the same.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// The entries from `first` up to `end` are not in the file, where they should be.
@@ -125,6 +143,7 @@ impl Table {
         for e in self.entries.iter_mut().filter(|e| !e.is_hole()) {
             *e = e.unclean();
         }
+        self.digest = digest(&self.entries);
         self.dirty = u64::MAX;
     }
 
@@ -153,7 +172,8 @@ impl Table {
             }
             self.entries.resize(at + 1, Entry::default());
         }
-        self.entries[at] = entry;
+        let before = std::mem::replace(&mut self.entries[at], entry);
+        self.digest = self.digest.wrapping_sub(hash(at, before)).wrapping_add(hash(at, entry));
         self.dirty |= 1 << (block / PER_PAGE).min(63);
     }
 
@@ -276,6 +296,25 @@ mod tests {
         assert_eq!(t.take_dirty_pages().len(), 2);
         t.lose_entries(300, 302);
         assert!(t.get(301).is_unclean() && !t.get(301).is_hole());
+    }
+
+    #[test]
+    fn the_digest_is_that_of_what_is_held_however_it_came_about() {
+        let (mut a, mut b) = (Table::default(), Table::default());
+        for (block, version) in [(3, 1), (9, 2), (3, 3)] {
+            a.set(block, Entry::data(5, version));
+        }
+        b.set(9, Entry::data(5, 2));
+        b.set(12, Entry::zeroed(4));
+        assert_ne!(a.digest(), b.digest());
+        b.set(3, Entry::data(5, 3));
+        b.set(12, Entry::default());
+        assert_eq!(a.digest(), b.digest());
+        let bytes: Vec<u8> = (0..b.len()).flat_map(|block| b.get(block).encode()).collect();
+        assert_eq!(Table::decode(&bytes).digest(), a.digest());
+        b.lose_content();
+        assert_ne!(a.digest(), b.digest());
+        assert_eq!(Table::default().digest(), 0);
     }
 
     #[test]

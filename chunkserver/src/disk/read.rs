@@ -135,6 +135,12 @@ impl Disk {
         Ok(table(&mut state).extents(from))
     }
 
+    /// The digest of the table as other replicas are told it.
+    pub fn digest(&self, chunk: &Arc<ChunkFile>) -> Result<u64, DiskError> {
+        let mut state = self.begin(chunk)?;
+        Ok(table(&mut state).digest())
+    }
+
     /// At most `count` entries of the table as other replicas are told them, and whether that was all.
     pub fn told(
         &self,

@@ -10,7 +10,7 @@ use crate::core::replica::Fault;
 use bytes::Bytes;
 use cairn_proto::block::BLOCK;
 use cairn_proto::data::{CallError, Client, Header, Kind, Reply, Status};
-use cairn_proto::rpc::{StateReply, SyncMeta, TableReply};
+use cairn_proto::rpc::{StateMeta, StateReply, SyncMeta, TableReply};
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,16 +68,17 @@ pub(super) fn decoded<M: Message + Default>(server: u32, reply: &Reply) -> Resul
     reply.meta().map_err(|_| Failed { server, fault: Fault::Disk })
 }
 
-async fn state(
+pub(super) async fn state(
     node: &Arc<Node>,
     chunk: &Chunk,
     meta: &ChunkMeta,
     server: u32,
     patience: Duration,
 ) -> Result<StateReply, Failed> {
+    let with_digest = StateMeta { digest: true }.encode_to_vec();
     let begun = tokio::time::Instant::now();
     loop {
-        match ask(node, chunk, meta.epoch, server, (Kind::State, 0), &[]).await {
+        match ask(node, chunk, meta.epoch, server, (Kind::State, 0), &with_digest).await {
             Err(Failed { fault: Fault::Unreachable, .. }) if begun.elapsed() < patience => {
                 tokio::time::sleep(AGAIN).await;
             }

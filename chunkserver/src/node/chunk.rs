@@ -7,6 +7,7 @@ use crate::core::recent::Recent;
 use crate::core::replica::{Effect, Event, Replica};
 use crate::disk::{Change, ChunkFile};
 use cairn_proto::data::Status;
+use cairn_proto::rpc::StateReply;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -42,6 +43,9 @@ pub struct Chunk {
     pub failures: AtomicU32,
     /// When the last comparison for a bad block was asked for.
     pub doubted_at: AtomicU64,
+    /// When it was last written to, as the primary; and whether it waits to be quiet.
+    pub written_at: AtomicU64,
+    pub unsettled: AtomicBool,
 }
 
 impl Chunk {
@@ -60,6 +64,8 @@ impl Chunk {
             asking: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             doubted_at: AtomicU64::new(0),
+            written_at: AtomicU64::new(0),
+            unsettled: AtomicBool::new(false),
         }
     }
 
@@ -128,6 +134,19 @@ impl Chunk {
             self.doubted_at.store(now().max(1), Ordering::Release);
             self.handle(node, Event::Doubt);
         }
+    }
+
+    /// What another replica is told of this one.
+    pub fn state(&self, digest: bool) -> StateReply {
+        if digest {
+            // The table may have to be read: not under the lock.
+            let _ = self.unit.disk.digest(&self.file);
+        }
+        let machine = self.replica.lock();
+        let unclean = !machine.is_trusted() || self.file.in_doubt();
+        // Without one nothing is compared; the disk's error shows elsewhere.
+        let digest = if digest { self.unit.disk.digest(&self.file).ok() } else { None };
+        StateReply { epoch: machine.epoch(), seq: machine.seq(), unclean, exists: true, digest }
     }
 
     /// Whether a comparison is under way, or asked for, that may make bad blocks good.

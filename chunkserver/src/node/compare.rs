@@ -62,12 +62,13 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
     // A comparison that failed may have brought here what others lack.
     let failed_before = chunk.failures.load(Ordering::Relaxed) > 0;
     let mut differ = failed_before || chunk.file.in_doubt() || meta.suspect;
+    let own_digest = chunk.unit.disk.digest(&chunk.file).map_err(here)?;
     let mut states = Vec::new();
     let mut connections = Vec::new();
     for m in &members {
         let (state, connection) = state_on(node, chunk, meta, *m).await?;
         connections.push(connection);
-        differ |= state.seq != seq || !state.exists;
+        differ |= state.seq != seq || !state.exists || state.digest.is_some_and(|d| d != own_digest);
         seq = seq.max(state.seq);
         states.push(state);
     }

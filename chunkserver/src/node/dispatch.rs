@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::chunk::{Chunk, ChunkEvent};
 use super::state::Node;
-use super::{reads, verify, wire};
+use super::{agreement, reads, verify, wire};
 use crate::core::layout::ChunkMeta;
 use crate::core::replica::Event;
 use crate::disk::DiskError;
@@ -32,9 +32,9 @@ pub fn dispatch(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) ->
         Kind::Install => install(node, asker, frame, answer)?,
         Kind::Read => reads::read(node, asker, &frame, answer)?,
         Kind::Map => reads::map(node, &frame, answer),
-        Kind::State => reads::state(node, &frame, answer),
+        Kind::State => reads::state(node, &frame, answer)?,
         Kind::Table => reads::table(node, &frame, answer),
-        Kind::Reconcile => reconcile(node, asker, &frame, answer),
+        Kind::Reconcile => reconcile(node, asker, &frame, answer)?,
         Kind::Verify => verify::verify(node, &frame, answer)?,
         Kind::List => verify::list(node, &frame, answer),
     }
@@ -100,6 +100,7 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
         answer,
     };
     chunk.handle_locked(node, &mut machine, event);
+    agreement::written(node, &chunk);
     Ok(())
 }
 
@@ -233,7 +234,7 @@ fn install(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Resu
     Ok(())
 }
 
-fn reconcile(node: &Arc<Node>, asker: Asker, frame: &Frame, answer: Answer) {
+fn reconcile(node: &Arc<Node>, asker: Asker, frame: &Frame, answer: Answer) -> Result<(), FrameError> {
     if let Some(chunk) = node.chunk(frame.header.chunk)
         && asker.role == Role::Server
     {
@@ -244,7 +245,7 @@ fn reconcile(node: &Arc<Node>, asker: Asker, frame: &Frame, answer: Answer) {
         }
     }
     // The asker looks again: it is told by an Install when it is level.
-    reads::state(node, frame, answer);
+    reads::state(node, frame, answer)
 }
 
 impl Chunk {

@@ -1,5 +1,6 @@
 //! What goes on in the background: ticks, checkpoints, removal of files, free space.
 
+use super::agreement::agree;
 use super::scrub::scrub;
 use super::state::{DiskUnit, Node};
 use crate::core::replica::Event;
@@ -43,7 +44,7 @@ pub async fn housekeep(node: Arc<Node>) {
     let disks = || node.disks.iter().cloned();
     let workers = futures::future::join_all(disks().map(|unit| look_after(node.clone(), unit)));
     let scrubs = futures::future::join_all(disks().map(|unit| scrub(node.clone(), unit)));
-    tokio::join!(tick(node.clone()), unlink(node.clone()), workers, scrubs);
+    tokio::join!(tick(node.clone()), unlink(node.clone()), agree(node.clone()), workers, scrubs);
 }
 
 /// Whether nothing is missing from any replica on the disk that counts.

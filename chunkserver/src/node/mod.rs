@@ -1,5 +1,6 @@
 //! The thin shell: connections, disks and the master around the replicas' state machines.
 
+mod agreement;
 mod answer;
 mod ask;
 mod attach;

@@ -9,7 +9,7 @@ use crate::disk::{Blocks, DiskError};
 use bytes::Bytes;
 use cairn_proto::block::{BLOCK, PIECE};
 use cairn_proto::data::{Frame, FrameError, Role, Status};
-use cairn_proto::rpc::{MapReply, ReadMeta, ReadReply, StateReply, TableReply};
+use cairn_proto::rpc::{MapReply, ReadMeta, ReadReply, StateMeta, StateReply, TableReply};
 use prost::Message;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -116,14 +116,19 @@ pub(super) fn map(node: &Arc<Node>, frame: &Frame, answer: Answer) {
     }
 }
 
-pub(super) fn state(node: &Arc<Node>, frame: &Frame, answer: Answer) {
-    let reply = node.chunk(frame.header.chunk).map(|chunk| {
-        let machine = chunk.replica.lock();
-        let unclean = !machine.is_trusted() || chunk.file.in_doubt();
-        StateReply { epoch: machine.epoch(), seq: machine.seq(), unclean, exists: true }
-    });
-    let reply = reply.unwrap_or_default();
-    answer.send(Status::Ok, reply.epoch, &reply.encode_to_vec(), Bytes::new());
+pub(super) fn state(node: &Arc<Node>, frame: &Frame, answer: Answer) -> Result<(), FrameError> {
+    let meta: StateMeta = frame.meta()?;
+    let chunk = node.chunk(frame.header.chunk);
+    let send = move |reply: StateReply| {
+        answer.send(Status::Ok, reply.epoch, &reply.encode_to_vec(), Bytes::new());
+    };
+    match chunk {
+        None => send(StateReply::default()),
+        // The table may have to be read.
+        Some(chunk) if meta.digest => drop(node.handle.spawn_blocking(move || send(chunk.state(true)))),
+        Some(chunk) => send(chunk.state(false)),
+    }
+    Ok(())
 }
 
 pub(super) fn table(node: &Arc<Node>, frame: &Frame, answer: Answer) {

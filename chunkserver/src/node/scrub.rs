@@ -1,6 +1,6 @@
 //! Verifies what is on a disk, a little at a time; what is bad is healed from the other replicas.
 
-use super::chunk::Chunk;
+use super::agreement;
 use super::clock::now;
 use super::state::{DiskUnit, Node};
 use crate::core::Millis;
@@ -134,12 +134,9 @@ fn ended(node: &Arc<Node>, id: u64, bad: usize) {
     if bad > 0 {
         tracing::warn!(chunk = id, blocks = bad, "bad blocks found, to be healed from the other replicas");
         chunk.unit.disk.verified(&chunk.file);
-        heal(node, &chunk);
+        chunk.handle(node, Event::Doubt);
     }
-}
-
-fn heal(node: &Arc<Node>, chunk: &Arc<Chunk>) {
-    chunk.handle(node, Event::Doubt);
+    agreement::due(node, &chunk);
 }
 
 fn write_down(unit: &DiskUnit) {

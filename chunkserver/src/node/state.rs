@@ -67,6 +67,8 @@ pub struct Node {
     pub traffic: Traffic,
     pub(super) chunks: RwLock<HashMap<u64, Arc<Chunk>>>,
     pub(super) ticking: Mutex<Vec<Arc<Chunk>>>,
+    /// Chunks whose replicas are to be compared when they are quiet.
+    pub(super) unsettled: Mutex<Vec<Arc<Chunk>>>,
     digest: AtomicU64,
     lease_until: AtomicU64,
 }
@@ -95,6 +97,7 @@ impl Node {
             traffic: Traffic::default(),
             chunks: RwLock::default(),
             ticking: Mutex::default(),
+            unsettled: Mutex::default(),
             digest: AtomicU64::new(0),
             lease_until: AtomicU64::new(0),
         }

@@ -20,8 +20,8 @@ const STARTING: u64 = 1_500;
 const AGAIN: u64 = 100;
 const HEAL_TRIES: u32 = 8;
 
-/// Of a replica: seq, whether it is unclean, whether there is one.
-type State = (u64, bool, bool);
+/// Of a replica: seq, whether it is unclean, whether there is one, the digest of its table.
+type State = (u64, bool, bool, u64);
 
 /// A member that did not do its part, or this server itself.
 pub struct Failed {
@@ -61,11 +61,12 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
             disk.in_doubt(chunk.id) || meta.suspect || chunk.failures.get() > 0,
         )
     };
+    let own_digest = node.disk.borrow().digest(chunk.id);
     let mut connections = Vec::new();
     for m in &members {
-        let ((its, unclean, exists), connection) = state_on(node, chunk, meta, *m).await?;
+        let ((its, unclean, exists, digest), connection) = state_on(node, chunk, meta, *m).await?;
         connections.push(connection);
-        differ |= its != seq || !exists || unclean;
+        differ |= its != seq || !exists || unclean || digest != own_digest;
         seq = seq.max(its);
     }
     if differ {
@@ -157,8 +158,8 @@ async fn state(
                 node.sleep(AGAIN).await;
             }
             Err(e) => return Err(e),
-            Ok(Reply { body: Answer::State { seq, unclean, exists }, .. }) => {
-                return Ok((seq, unclean, exists));
+            Ok(Reply { body: Answer::State { seq, unclean, exists, digest }, .. }) => {
+                return Ok((seq, unclean, exists, digest));
             }
             Ok(_) => return Err(Failed { server, fault: Fault::Disk }),
         }

@@ -215,10 +215,11 @@ fn read(node: &Rc<Node>, is_server: bool, (id, epoch): (u64, u64), first: u32, c
 fn state(node: &Rc<Node>, id: u64, to: Ticket) {
     let reply = node.chunk(id).map(|chunk| {
         let m = chunk.replica.borrow();
-        let unclean = !m.is_trusted() || node.disk.borrow().in_doubt(id);
-        (m.epoch(), Answer::State { seq: m.seq(), unclean, exists: true })
+        let disk = node.disk.borrow();
+        let unclean = !m.is_trusted() || disk.in_doubt(id);
+        (m.epoch(), Answer::State { seq: m.seq(), unclean, exists: true, digest: disk.digest(id) })
     });
-    let nothing = (0, Answer::State { seq: 0, unclean: false, exists: false });
+    let nothing = (0, Answer::State { seq: 0, unclean: false, exists: false, digest: 0 });
     let (epoch, body) = reply.unwrap_or(nothing);
     node.answer(to, Reply { status: Status::Ok, epoch, body });
 }

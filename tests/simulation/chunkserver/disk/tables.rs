@@ -176,6 +176,10 @@ impl Disk {
         self.put(chunk, &edit, &[content], &[checksum(content)])
     }
 
+    pub fn digest(&self, chunk: u64) -> u64 {
+        self.chunks.get(&chunk).map_or(0, |s| s.table.digest())
+    }
+
     pub fn told(&mut self, chunk: u64) -> Done<Vec<Told>> {
         let table = &self.state(chunk)?.table;
         Ok((0..table.len()).map(|b| table.get(b).told()).collect())
