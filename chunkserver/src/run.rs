@@ -190,6 +190,7 @@ async fn open_node(
     let boot = hello.info.as_ref().map_or(String::new(), |i| i.boot_id.clone());
     let mut units = Vec::new();
     let mut found = Vec::new();
+    let (mut lost, mut first_error) = (Vec::new(), None);
     for dir in dirs {
         let settings = DiskSettings {
             geometry,
@@ -201,7 +202,16 @@ async fn open_node(
         let opened = tokio::task::spawn_blocking(move || open_disk(&path, settings)).await;
         let opened = opened.unwrap_or(Err(DiskError::Failed));
         let error = |error| Error::Disk { path: dir.path().into(), error };
-        let (disk, recovered) = opened.map_err(error)?;
+        let (disk, recovered) = match opened {
+            // The others may do; if none does, the first one's error is told.
+            Err(e @ DiskError::Io(_)) if dirs.len() > 1 => {
+                tracing::error!(disk = %dir.path().display(), "a disk cannot be opened, and is left out: {e}");
+                lost.push(dir.path().to_owned());
+                first_error.get_or_insert(error(e));
+                continue;
+            }
+            opened => opened.map_err(error)?,
+        };
         let mark = BootMark::read(dir.path(), &boot).map_err(|e| error(e.into()))?;
         let behind = mark.is_behind(!recovered.is_empty());
         if behind {
@@ -216,12 +226,15 @@ async fn open_node(
         units.push(Arc::new(DiskUnit { path, disk, syncer, mark, behind, scrub }));
         found.push(recovered);
     }
+    if let Some(e) = first_error.filter(|_| units.is_empty()) {
+        return Err(e);
+    }
     let member = config.member_timeout.as_millis() as u64;
     let times = Times { member, slow_write: member * 4, slow_sync: member * 20, report_again: 1000 };
     let me = Preamble::server(identity.cluster, identity.server);
     let peers = Arc::new(crate::node::Peers::new(me, boot, config.member_timeout));
     let node_config = NodeConfig { id: identity.server, cluster: identity.cluster, geometry, times };
-    let node = Arc::new(Node::new(node_config, units, peers));
+    let node = Arc::new(Node::new(node_config, units, lost, peers));
     for (unit, found) in node.disks.iter().zip(found) {
         recover_chunks(&node, unit, found);
     }

@@ -71,7 +71,7 @@ mod tests {
         let (a, b) = (vec![(3, 7)], vec![(4, 7)]);
         assert_eq!(better(&a, &[b.clone(), b.clone()], 0), Some(1));
         assert_eq!(better(&a, &[b.clone(), a.clone()], 0), None);
-        assert_eq!(better(&a, &[b.clone()], 0), None);
+        assert_eq!(better(&a, std::slice::from_ref(&b), 0), None);
         assert_eq!(better(&[(9, 6)], &[a.clone(), b.clone(), b], 0), Some(2));
         assert_eq!(better(&a, &[], 0), None);
     }

@@ -30,6 +30,10 @@ struct World {
     crash_at: Option<usize>,
     renames: usize,
     crashed: bool,
+    /// Every access is an I/O error.
+    broken: bool,
+    /// The directory is not where it was.
+    away: bool,
 }
 
 #[derive(Clone, Default)]
@@ -48,6 +52,9 @@ fn power_is_off() -> io::Error {
 
 impl World {
     fn on(&self) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
         if self.crashed { Err(power_is_off()) } else { Ok(()) }
     }
 
@@ -123,6 +130,18 @@ impl CrashingStorage {
             image.live.truncate(len);
             image.durable.truncate(len);
         }
+    }
+
+    /// Every access is an I/O error from now on.
+    pub fn fail(&self) {
+        self.world.lock().broken = true;
+    }
+
+    /// The directory is taken away.
+    pub fn take_away(&self) {
+        let mut world = self.world.lock();
+        world.away = true;
+        world.files.clear();
     }
 
     pub fn has_crashed(&self) -> bool {
@@ -256,6 +275,10 @@ impl Storage for CrashingStorage {
             (file.name_is_durable, file.was) = (true, None);
         }
         Ok(())
+    }
+
+    fn present(&self) -> io::Result<()> {
+        if self.world.lock().away { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
     }
 
     fn space(&self) -> io::Result<(u64, u64)> {

@@ -186,6 +186,24 @@ fn a_flipped_bit_in_the_table_is_never_served() {
 }
 
 #[test]
+fn an_io_error_or_a_directory_that_is_gone_ends_the_disk_and_nothing_else() {
+    let break_it: [fn(&CrashingStorage); 2] = [CrashingStorage::fail, CrashingStorage::take_away];
+    for (i, break_it) in break_it.into_iter().enumerate() {
+        let (storage, disk, file) = stored(true);
+        break_it(&storage);
+        assert!(matches!(disk.read(&file, 3, 1), Err(DiskError::Io(_))), "case {i}");
+        assert!(disk.has_failed());
+        assert!(matches!(disk.read(&file, 3, 1), Err(DiskError::Failed)));
+        assert!(matches!(disk.create(9, ChunkMeta::default(), 1), Err(DiskError::Failed)));
+        assert!(matches!(disk.checkpoint(), Err(DiskError::Failed)));
+    }
+    let (storage, disk, _) = stored(true);
+    storage.take_away();
+    disk.measure();
+    assert!(disk.has_failed(), "also where nobody reads or writes");
+}
+
+#[test]
 fn a_replica_whose_file_and_first_record_are_gone_is_gone() {
     let (storage, disk, file) = stored(true);
     write(&disk, &file, 0, 1, 3);

@@ -5,7 +5,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate, fdatasync, fsync, statvfs, s
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +21,17 @@ impl FsStorage {
     /// Opens the directory, which must exist.
     pub fn open(root: &Path) -> io::Result<Self> {
         Ok(Self { root: root.into(), directory: File::open(root)? })
+    }
+
+    /// Makes the directories of a file; never the root, which may have been taken away.
+    fn make_parents(&self, relative: &str) -> io::Result<()> {
+        for (end, _) in relative.match_indices('/') {
+            match fs::create_dir(self.root.join(&relative[..end])) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -81,12 +92,12 @@ impl StorageFile for FsFile {
 }
 
 impl Storage for FsStorage {
-    fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn StorageFile>> {
-        let path = self.root.join(path);
+    fn open(&self, relative: &str, create: bool) -> io::Result<Arc<dyn StorageFile>> {
+        let path = self.root.join(relative);
         let open = || OpenOptions::new().read(true).write(true).create(create).truncate(false).open(&path);
         let file = match open() {
             Err(e) if create && e.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+                self.make_parents(relative)?;
                 open()?
             }
             other => other?,
@@ -107,11 +118,11 @@ impl Storage for FsStorage {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let (from, to) = (self.root.join(from), self.root.join(to));
-        match fs::rename(&from, &to) {
+        let rename = || fs::rename(self.root.join(from), self.root.join(to));
+        match rename() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(to.parent().unwrap_or(&self.root))?;
-                fs::rename(&from, &to)
+                self.make_parents(to)?;
+                rename()
             }
             other => other,
         }
@@ -135,6 +146,15 @@ impl Storage for FsStorage {
 
     fn sync_all(&self) -> io::Result<()> {
         Ok(syncfs(&self.directory)?)
+    }
+
+    fn present(&self) -> io::Result<()> {
+        let (was, is) = (self.directory.metadata()?, fs::metadata(&self.root)?);
+        if (was.dev(), was.ino()) == (is.dev(), is.ino()) {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::NotFound, "another directory is in its place"))
+        }
     }
 
     fn space(&self) -> io::Result<(u64, u64)> {

@@ -38,6 +38,10 @@ pub trait Storage: Send + Sync {
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
     /// Everything is on stable storage when this returns.
     fn sync_all(&self) -> io::Result<()>;
+    /// An error if the disk is not where it was any more.
+    fn present(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Bytes in all, and free.
     fn space(&self) -> io::Result<(u64, u64)>;
 }

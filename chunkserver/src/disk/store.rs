@@ -28,6 +28,9 @@ pub struct DiskSettings {
     pub open_files: usize,
 }
 
+/// Percent of a disk.
+const FILLING: u64 = 85;
+
 /// A disk with its journal and its chunk files.
 pub struct Disk {
     pub(super) storage: Arc<dyn Storage>,
@@ -97,14 +100,17 @@ impl Disk {
         disk
     }
 
-    /// Asks the file system for its free space; call it once a second.
+    /// Sees whether the disk is there, and asks the file system for its free space; call it once a second.
     pub fn measure(&self) {
+        if let Err(e) = self.storage.present() {
+            return self.fail(&format_args!("it is gone: {e}"));
+        }
         match self.storage.space() {
             Ok((total, free)) => {
                 self.total.store(total, Ordering::Relaxed);
                 self.free.store(free, Ordering::Relaxed);
             }
-            Err(e) => tracing::warn!("cannot ask for free space: {e}"),
+            Err(e) => self.fail(&e),
         }
     }
 
@@ -112,6 +118,12 @@ impl Disk {
     pub fn space(&self) -> (u64, u64) {
         let free = self.free.load(Ordering::Relaxed);
         (self.total.load(Ordering::Relaxed), free.saturating_sub(self.settings.reserve))
+    }
+
+    /// Whether so much of it is used, the reserve included, that new replicas had better go elsewhere.
+    pub fn is_filling(&self) -> bool {
+        let (total, free) = (self.total.load(Ordering::Relaxed), self.free.load(Ordering::Relaxed));
+        total > 0 && free < total / 100 * (100 - FILLING)
     }
 
     /// Bytes of memory that tables take, roughly.
@@ -380,6 +392,7 @@ impl Disk {
         }
         let file = match self.storage.open(&chunk.path(), !state.has_file) {
             Err(e) if state.has_file && e.kind() == std::io::ErrorKind::NotFound => {
+                self.check(self.storage.present())?;
                 tracing::error!(chunk = chunk.id, "the chunk file is missing; it is made again");
                 let file = self.check(self.storage.open(&chunk.path(), true))?;
                 self.lose_content(state);

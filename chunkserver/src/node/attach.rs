@@ -17,6 +17,7 @@ use cairn_proto::rpc::{
 };
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -161,6 +162,8 @@ impl Session<'_> {
             let scrub = Some(scrub::progress(u));
             Disk { path, total_bytes, free_bytes, failed: u.disk.has_failed(), scrub }
         });
+        let lost = |p: &PathBuf| Disk { path: p.display().to_string(), failed: true, ..Disk::default() };
+        let disks = disks.chain(node.lost.iter().map(lost));
         let (chunks, digest) = node.digest();
         let beat = Heartbeat {
             seq: self.seq,

@@ -5,7 +5,7 @@ use super::chunk::{Chunk, ChunkEvent};
 use super::state::Node;
 use super::{agreement, reads, verify, wire};
 use crate::core::layout::ChunkMeta;
-use crate::core::replica::Event;
+use crate::core::replica::{Event, Fault};
 use crate::disk::DiskError;
 use bytes::Bytes;
 use cairn_proto::block::{BLOCK, piece_crcs, zero_block_crc};
@@ -58,8 +58,7 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
         Some(chunk) => chunk,
         None if frame.header.epoch == 1 && meta.create_in_sync.first() == Some(&node.config.id) => {
             // Room first: a replica that could not take its first write had better not be made.
-            let fits = node.disks.iter().find(|u| !u.disk.has_failed());
-            let fits = fits.map_or(Err(DiskError::Failed), |u| u.disk.may_apply(None, &change));
+            let fits = node.place().and_then(|u| u.disk.may_apply(None, &change));
             let in_sync = meta.create_in_sync.clone();
             let wanted = if meta.wanted == 0 { in_sync.len() as u32 } else { meta.wanted };
             let first = ChunkMeta { epoch: 1, in_sync, wanted, ..ChunkMeta::default() };
@@ -71,6 +70,10 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
                     chunk
                 }
                 Err(e) => {
+                    if matches!(e, DiskError::Failed | DiskError::Io(_)) {
+                        // The next in the set takes over; the client asks who that is.
+                        node.master.report_unborn(node.config.id, frame.header.chunk, 1, Fault::Disk);
+                    }
                     answer.refuse(e.status(), 0, &e.to_string());
                     return Ok(());
                 }
@@ -88,7 +91,8 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
         if matches!(e, DiskError::Corrupt { .. }) {
             chunk.doubt(node);
         }
-        answer.refuse(e.status(), epoch, &e.to_string());
+        let others = matches!(e, DiskError::NoSpace) && chunk.hand_over(node, frame.header.epoch.into());
+        answer.refuse(if others { Status::Busy } else { e.status() }, epoch, &e.to_string());
         return Ok(());
     }
     Chunk::count_written(node, frame.data.len());

@@ -1,6 +1,7 @@
 //! What goes on in the background: ticks, checkpoints, removal of files, free space.
 
 use super::agreement::agree;
+use super::lost_disk::give_up;
 use super::scrub::scrub;
 use super::state::{DiskUnit, Node};
 use crate::core::replica::Event;
@@ -74,6 +75,9 @@ async fn look_after(node: Arc<Node>, unit: Arc<DiskUnit>) {
     let (mut measured, mut checkpointed, mut behind) = (started, started, unit.behind);
     loop {
         every.tick().await;
+        if unit.disk.has_failed() {
+            return give_up(&node, &unit);
+        }
         if measured.elapsed() >= SECOND {
             measured = Instant::now();
             if behind && started.elapsed() >= SETTLED && is_whole(&node, &unit) {
@@ -115,7 +119,7 @@ async fn unlink(node: Arc<Node>) {
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        for unit in &node.disks {
+        for unit in node.disks.iter().filter(|u| !u.disk.has_failed()) {
             let disk = unit.disk.clone();
             off_thread(move || {
                 if let Err(e) = disk.unlink_some(UNLINKS) {

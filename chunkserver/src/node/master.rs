@@ -28,6 +28,8 @@ enum Question {
     /// About members that failed, at an epoch.
     Problem(Arc<Chunk>, u64),
     CaughtUp(oneshot::Sender<ChunkReply>),
+    /// Nobody waits for the answer.
+    Told,
 }
 
 /// Messages that may wait for the stream.
@@ -69,6 +71,14 @@ impl MasterLink {
         });
     }
 
+    /// Reports that this server cannot make a replica of a new chunk, whose primary it is to be.
+    pub fn report_unborn(&self, me: u32, chunk: u64, epoch: u64, fault: Fault) {
+        let failure = wire::failure(fault).into();
+        self.ask(Question::Told, |req| {
+            Msg::Problem(ReplicaProblem { req, chunk, epoch, failed: vec![me], failure })
+        });
+    }
+
     /// Says that a server holds all of a chunk; the answer comes through the channel.
     pub fn caught_up(&self, chunk: u64, epoch: u64, server: u32) -> Option<oneshot::Receiver<ChunkReply>> {
         let (tx, rx) = oneshot::channel();
@@ -80,7 +90,7 @@ impl MasterLink {
     pub fn answered(&self, node: &Arc<Node>, reply: ChunkReply) {
         let asked = self.inner.lock().asked.remove(&reply.req);
         match asked {
-            None => {}
+            None | Some(Question::Told) => {}
             Some(Question::CaughtUp(to)) => {
                 // Whoever asked may have given up.
                 let _ = to.send(reply);

@@ -11,6 +11,7 @@ mod dispatch;
 mod effects;
 mod housekeeping;
 mod join;
+mod lost_disk;
 mod master;
 mod peers;
 mod probe;

@@ -19,12 +19,18 @@ pub const TABLE_ENTRIES: u32 = 4096;
 /// Extents in one MapReply; with more, the last one reaches to the end.
 const EXTENTS: usize = 4096;
 
+/// What is said of a chunk that there is none of. It may have been on a disk that has failed: then nobody may take it for one
+/// that was never written.
+fn unknown(node: &Node) -> Status {
+    if node.has_lost_disk() { Status::DiskError } else { Status::NoChunk }
+}
+
 /// The chunk, if a client may read it from here.
 fn readable(node: &Node, frame: &Frame) -> Result<Arc<Chunk>, (Status, u64)> {
     if !node.may_serve() {
         return Err((Status::NotServing, 0));
     }
-    let chunk = node.chunk(frame.header.chunk).ok_or((Status::NoChunk, 0))?;
+    let chunk = node.chunk(frame.header.chunk).ok_or((unknown(node), 0))?;
     let machine = chunk.replica.lock();
     let epoch = machine.epoch();
     machine.may_read(frame.header.epoch.into()).map_err(|s| (s, epoch))?;
@@ -42,7 +48,7 @@ pub(super) fn read(node: &Arc<Node>, asker: Asker, frame: &Frame, answer: Answer
     }
     let chunk = match asker.role {
         Role::Client => readable(node, frame),
-        Role::Server => node.chunk(frame.header.chunk).ok_or((Status::NoChunk, 0)),
+        Role::Server => node.chunk(frame.header.chunk).ok_or((unknown(node), 0)),
     };
     let chunk = match chunk {
         Ok(chunk) => chunk,

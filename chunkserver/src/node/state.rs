@@ -7,6 +7,7 @@ use super::peers::Peers;
 use super::scrub::DiskScrub;
 use crate::core::Millis;
 use crate::core::layout::{ChunkMeta, Geometry};
+use crate::core::placement::{Candidate, choose};
 use crate::core::recent::Recent;
 use crate::core::replica::Times;
 use crate::disk::{BootMark, ChunkFile, Disk, DiskError, Syncer};
@@ -55,6 +56,8 @@ pub struct Node {
     pub config: NodeConfig,
     /// Its disks; never empty.
     pub disks: Vec<Arc<DiskUnit>>,
+    /// Directories of disks that could not be opened.
+    pub lost: Vec<PathBuf>,
     /// The other chunkservers.
     pub peers: Arc<Peers>,
     /// The way to the master.
@@ -86,10 +89,11 @@ pub struct Traffic {
 
 impl Node {
     /// A node that serves nothing until its lease is renewed.
-    pub fn new(config: NodeConfig, disks: Vec<Arc<DiskUnit>>, peers: Arc<Peers>) -> Self {
+    pub fn new(config: NodeConfig, disks: Vec<Arc<DiskUnit>>, lost: Vec<PathBuf>, peers: Arc<Peers>) -> Self {
         Self {
             config,
             disks,
+            lost,
             peers,
             master: MasterLink::default(),
             handle: Handle::current(),
@@ -116,6 +120,11 @@ impl Node {
     /// Whether replicas of this server may be lost without anybody having noticed yet.
     pub fn is_behind(&self) -> bool {
         self.disks.iter().any(|u| u.behind)
+    }
+
+    /// Whether a disk of this server has failed.
+    pub fn has_lost_disk(&self) -> bool {
+        !self.lost.is_empty() || self.disks.iter().any(|u| u.disk.has_failed())
     }
 
     /// The replica of a chunk.
@@ -159,9 +168,7 @@ impl Node {
         if let Some(c) = chunks.get(&id) {
             return Ok(c.clone());
         }
-        let room = |u: &&Arc<DiskUnit>| u.disk.space().1;
-        let working = self.disks.iter().filter(|u| !u.disk.has_failed());
-        let unit = working.max_by_key(room).ok_or(DiskError::Failed)?;
+        let unit = self.place()?;
         let file = unit.disk.create(id, meta, blocks)?;
         let chunk = Arc::new(Chunk::new(self, unit.clone(), file, Recent::default()));
         if suspect {
@@ -180,6 +187,25 @@ impl Node {
         if let Err(e) = chunk.unit.disk.delete(&chunk.file) {
             tracing::warn!(chunk = id, "cannot delete a replica: {e}");
         }
+    }
+
+    /// A replica is gone with its disk.
+    pub(super) fn forget(&self, chunk: &Arc<Chunk>) {
+        let mut chunks = self.chunks.write();
+        if chunks.get(&chunk.id).is_some_and(|c| Arc::ptr_eq(c, chunk)) {
+            chunks.remove(&chunk.id);
+            let epoch = chunk.retire(self);
+            self.digest_change(chunk.id, epoch, 0);
+        }
+    }
+
+    /// The disk for a new replica.
+    pub(super) fn place(&self) -> Result<&Arc<DiskUnit>, DiskError> {
+        let working: Vec<_> = self.disks.iter().filter(|u| !u.disk.has_failed()).collect();
+        let candidate =
+            |u: &&Arc<DiskUnit>| Candidate { filling: u.disk.is_filling(), room: u.disk.space().1 };
+        let candidates: Vec<_> = working.iter().map(candidate).collect();
+        choose(&candidates, rand::random()).map(|i| working[i]).ok_or(DiskError::Failed)
     }
 
     /// A replica's epoch has changed (0: there was none, or there is none any more).
