@@ -16,12 +16,27 @@ use crate::error::Failure;
 const LIMIT: Duration = Duration::from_secs(5);
 
 async fn connect(master: &str) -> Result<AdminClient<Channel>, Failure> {
+    channel(master).await.map(AdminClient::new)
+}
+
+/// A connection to the first of the masters that can be reached.
+pub async fn first_channel(masters: &[String]) -> Result<Channel, Failure> {
+    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
+    for master in masters {
+        match channel(master).await {
+            Ok(channel) => return Ok(channel),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+async fn channel(master: &str) -> Result<Channel, Failure> {
     let endpoint = Endpoint::from_shared(format!("http://{master}"))
         .map_err(|e| Failure::Usage(format!("{master}: {e}")))?
         .connect_timeout(LIMIT)
         .timeout(LIMIT);
-    let channel = endpoint.connect().await.map_err(|e| Failure::system(format!("master {master}"), &e))?;
-    Ok(AdminClient::new(channel))
+    endpoint.connect().await.map_err(|e| Failure::system(format!("master {master}"), &e))
 }
 
 /// The cluster as the first of the masters that answers sees it.

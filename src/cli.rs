@@ -6,9 +6,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{
-    chunkserver, down, drill, file, master, mount, node, scrub, status, umount, up, watch,
-};
+use crate::commands::{chunkserver, down, drill, file, fsck, master, mount, node, scrub, status, umount, up, watch};
 use crate::config_file;
 use crate::error::Failure;
 
@@ -31,7 +29,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "Sizes are written like 64KiB, 256MiB, 1GiB; durations like 500ms, 30s, 5m.\n\
 CAIRN_LOG sets what is logged to standard error [default: info], as in CAIRN_LOG=debug or CAIRN_LOG=warn,cairn_master=trace.\n\
-Exit codes: 0 done, 1 usage, 2 system, 32 mount failure.";
+Exit codes: 0 done, 1 usage, 2 system, 4 damage found by fsck, 32 mount failure.";
 
 /// The subcommands, one file each in `commands/`.
 #[derive(Debug, Subcommand)]
@@ -56,6 +54,8 @@ pub enum Command {
     File(file::Args),
     /// Show changes of chunkservers' states as they happen
     Watch(watch::Args),
+    /// Check everything: records, copies, checksums; the cluster may be in use
+    Fsck(fsck::Args),
     /// Take chunkservers out of service and back: drain, maintenance, resume
     Node(node::Args),
     /// Let chunkservers fail on purpose, and tell how long programs had to wait

@@ -9,17 +9,21 @@ pub enum Failure {
     /// The machine, the network or the cluster.
     #[error("{0}")]
     System(String),
+    /// A check found damage.
+    #[error("{0}")]
+    Damaged(String),
     /// A file system could not be mounted or unmounted.
     #[error("{0}")]
     Mount(String),
 }
 
 impl Failure {
-    /// The exit code, as mount(8) has them.
+    /// The exit code, as mount(8) and fsck(8) have them.
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 1,
             Self::System(_) => 2,
+            Self::Damaged(_) => 4,
             Self::Mount(_) => 32,
         }
     }
@@ -28,6 +32,7 @@ impl Failure {
     pub fn from_code(code: u8, text: String) -> Self {
         match code {
             1 => Self::Usage(text),
+            4 => Self::Damaged(text),
             32 => Self::Mount(text),
             _ => Self::System(text),
         }

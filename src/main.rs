@@ -7,6 +7,7 @@ mod config_file;
 mod daemon;
 mod drill;
 mod error;
+mod fsck;
 mod mounts;
 mod notify;
 mod process;
@@ -50,6 +51,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Scrub(args) => commands::scrub::run(&args),
         Command::File(args) => commands::file::run(&args),
         Command::Watch(args) => commands::watch::run(&args),
+        Command::Fsck(args) => commands::fsck::run(&args),
         Command::Node(args) => commands::node::run(&args),
         Command::Drill(args) => commands::drill::run(&args),
     }

@@ -9,6 +9,7 @@
 mod actor;
 mod admin;
 mod clients;
+mod fsck;
 mod operations;
 mod state;
 mod turn;
@@ -26,6 +27,7 @@ use crate::core::cluster::{self, LinkId};
 use crate::core::sessions::ConnectionId;
 
 pub(crate) use actor::{Owner, Stopped};
+pub(crate) use fsck::Question as FsckQuestion;
 
 /// Messages in a group, about: none is added to so many.
 const GROUP: usize = 512;
@@ -65,6 +67,8 @@ pub(crate) enum Message {
     Scrub(rpc::ScrubRequest, oneshot::Sender<rpc::ScrubReply>),
     /// Changes of chunkservers' states go here from now on.
     Watch(tokio::sync::mpsc::Sender<rpc::NodeChange>),
+    /// The records are checked.
+    Fsck(FsckQuestion),
     /// Time has passed.
     Tick,
     /// End all connections; nothing is done after that.

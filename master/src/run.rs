@@ -13,6 +13,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::owner::{Message, Owner, OwnerHandle, Stopped};
 use crate::shell::admin::AdminService;
 use crate::shell::attach::AttachService;
+use crate::shell::fsck::FsckService;
 use crate::shell::node_hook;
 use crate::shell::session::SessionService;
 use crate::store::{DataDir, DiskStore};
@@ -72,6 +73,7 @@ pub async fn run(
         .add_service(SessionService::server(handle.clone()))
         .add_service(AdminService::server(handle.clone()))
         .add_service(AttachService::server(handle.clone()))
+        .add_service(FsckService::server(handle.clone()))
         .serve_with_incoming_shutdown(incoming, async {
             let _ = stopped.await;
         });

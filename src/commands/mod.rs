@@ -4,6 +4,7 @@ pub mod chunkserver;
 pub mod down;
 pub mod drill;
 pub mod file;
+pub mod fsck;
 pub mod master;
 pub mod mount;
 pub mod node;

@@ -126,6 +126,23 @@ impl Cluster {
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
+    /// Waits until `cairn fsck` finds nothing, not even something worth knowing; panics after `limit`.
+    pub fn wait_clean(&self, limit: Duration) -> Duration {
+        let began = Instant::now();
+        loop {
+            let mut command = cairn();
+            command.args(["fsck", "--rate", "1GiB", "--master", &Self::master_address()]);
+            let output = self.network.at_hub(&command).output().unwrap();
+            let said = text(&output);
+            if output.status.success() && !said.contains("note:") {
+                println!("{}", said.trim_end());
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < limit, "not clean within {limit:?}: {said}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
     fn alive(&self) -> usize {
         let Some(status) = self.status() else { return 0 };
         status["chunkservers"].as_array().unwrap().iter().filter(|s| s["state"] == "alive").count()

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod errno;
+pub mod fsck;
 pub mod keys;
 pub mod layer;
 pub mod namespace;

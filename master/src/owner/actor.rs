@@ -132,6 +132,7 @@ impl State {
                 let _ = to.send(told);
             }
             Message::Watch(to) => self.watch(to),
+            Message::Fsck(question) => self.fsck(turn, question),
             Message::Tick => self.tick(turn),
             // Taken out of the group before.
             Message::Stop => {}
