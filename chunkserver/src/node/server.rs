@@ -3,7 +3,7 @@
 use super::answer::Conn;
 use super::dispatch::{Asker, dispatch};
 use super::state::Node;
-use cairn_proto::data::{FrameReader, Greeting, Preamble, PreambleError, ReadError, Role, Stream};
+use cairn_proto::data::{FrameReader, Greeting, Preamble, PreambleError, ReadError, Role, Stream, prepare};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,7 +40,7 @@ pub async fn serve(node: Arc<Node>, listeners: Listeners) {
     let remote = async {
         loop {
             let stream = tcp.accept().await.and_then(|(s, _)| {
-                s.set_nodelay(true)?;
+                prepare(&s)?;
                 Ok(Stream::Tcp(s))
             });
             accepted(&node, &connections, stream).await;

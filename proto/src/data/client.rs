@@ -112,7 +112,7 @@ impl Client {
         let mut stream = match to {
             Endpoint::Tcp(addr) => {
                 let s = TcpStream::connect(addr).await.map_err(io)?;
-                s.set_nodelay(true).map_err(io)?;
+                super::prepare(&s).map_err(io)?;
                 Stream::Tcp(s)
             }
             Endpoint::Unix(path) => Stream::Unix(UnixStream::connect(path).await.map_err(io)?),

@@ -9,9 +9,11 @@ mod client;
 mod frame;
 mod io;
 mod preamble;
+mod tcp;
 
 pub use buffers::Buffer;
 pub use client::{CallError, Client, Endpoint, Pending, Reply};
 pub use frame::{FrameError, HEADER, Header, Kind, MAX_DATA, MAX_META, Status, flags};
 pub use io::{Frame, FrameReader, Outbox, ReadError, ReadHalf, Stream};
 pub use preamble::{Greeting, Preamble, PreambleError, Role};
+pub use tcp::prepare;
