@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{chunkserver, down, drill, file, fsck, master, mount, node, scrub, status, umount, up, watch};
+use crate::commands::{
+    chunkserver, down, drill, file, fsck, master, mount, node, scrub, status, umount, up, watch,
+};
 use crate::config_file;
 use crate::error::Failure;
 
