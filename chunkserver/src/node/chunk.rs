@@ -4,7 +4,7 @@ use super::answer::Answer;
 use super::clock::now;
 use super::state::{DiskUnit, Node};
 use crate::core::recent::Recent;
-use crate::core::replica::{Effect, Event, Fault, Replica};
+use crate::core::replica::{Effect, Event, Replica};
 use crate::disk::{Change, ChunkFile};
 use cairn_proto::data::Status;
 use cairn_proto::rpc::StateReply;
@@ -46,8 +46,6 @@ pub struct Chunk {
     /// When it was last written to, as the primary; and whether it waits to be quiet.
     pub written_at: AtomicU64,
     pub unsettled: AtomicBool,
-    /// The epoch at which the master was asked to go on without this replica, as its disk is full.
-    full_at: AtomicU64,
 }
 
 impl Chunk {
@@ -68,7 +66,6 @@ impl Chunk {
             doubted_at: AtomicU64::new(0),
             written_at: AtomicU64::new(0),
             unsettled: AtomicBool::new(false),
-            full_at: AtomicU64::new(0),
         }
     }
 
@@ -157,21 +154,6 @@ impl Chunk {
         let machine = self.replica.lock();
         let comparing = machine.is_primary() && !machine.is_level();
         comparing || self.asking.load(Ordering::Acquire)
-    }
-
-    /// There is no room for a write: the others may have some, and are to go on without this replica. False: they were asked
-    /// to at this epoch already, and cannot, or there are none.
-    pub fn hand_over(self: &Arc<Self>, node: &Arc<Node>, epoch: u64) -> bool {
-        let mut machine = self.replica.lock();
-        if epoch != machine.epoch() || !machine.is_primary() || !machine.is_level() {
-            // Whoever asks is told by the next try.
-            return machine.is_primary() && epoch == machine.epoch();
-        }
-        if machine.meta().in_sync.len() < 2 || self.full_at.swap(epoch, Ordering::AcqRel) == epoch {
-            return false;
-        }
-        self.handle_locked(node, &mut machine, Event::LocalFault { seq: None, fault: Some(Fault::NoSpace) });
-        true
     }
 
     /// Answers a client; what it may not hear without a lease it does not.

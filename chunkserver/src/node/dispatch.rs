@@ -91,8 +91,7 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
         if matches!(e, DiskError::Corrupt { .. }) {
             chunk.doubt(node);
         }
-        let others = matches!(e, DiskError::NoSpace) && chunk.hand_over(node, frame.header.epoch.into());
-        answer.refuse(if others { Status::Busy } else { e.status() }, epoch, &e.to_string());
+        answer.refuse(e.status(), epoch, &e.to_string());
         return Ok(());
     }
     Chunk::count_written(node, frame.data.len());

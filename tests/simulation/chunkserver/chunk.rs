@@ -7,7 +7,7 @@ use crate::message::{Answer, Change, Reply};
 use crate::net::ConnId;
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::recent::Recent;
-use cairn_chunkserver::core::replica::{Event, Fault, Replica};
+use cairn_chunkserver::core::replica::{Event, Replica};
 use cairn_proto::data::Status;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
@@ -33,7 +33,6 @@ pub struct Chunk {
     pub asking: Cell<bool>,
     pub failures: Cell<u32>,
     pub doubted_at: Cell<u64>,
-    full_at: Cell<u64>,
 }
 
 impl Chunk {
@@ -47,7 +46,6 @@ impl Chunk {
             asking: Cell::new(false),
             failures: Cell::new(0),
             doubted_at: Cell::new(0),
-            full_at: Cell::new(0),
         }
     }
 
@@ -108,22 +106,6 @@ impl Chunk {
     pub fn is_healing(&self) -> bool {
         let machine = self.replica.borrow();
         (machine.is_primary() && !machine.is_level()) || self.asking.get()
-    }
-
-    /// There is no room for a write: the others are to go on without this replica, if they can.
-    pub fn hand_over(self: &Rc<Self>, node: &Rc<Node>, epoch: u64) -> bool {
-        let (primary, level, members) = {
-            let m = self.replica.borrow();
-            (m.is_primary() && epoch == m.epoch(), m.is_level(), m.meta().in_sync.len())
-        };
-        if !primary || !level {
-            return primary;
-        }
-        if members < 2 || self.full_at.replace(epoch) == epoch {
-            return false;
-        }
-        self.handle(node, Event::LocalFault { seq: None, fault: Some(Fault::NoSpace) });
-        true
     }
 
     /// Answers a client; what it may not hear without a lease it does not.

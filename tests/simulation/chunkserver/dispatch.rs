@@ -90,8 +90,7 @@ fn write(
     };
     let may = node.disk.borrow_mut().may_apply(Some(id), change);
     if let Err(e) = may {
-        let others = e == DiskError::Full && chunk.hand_over(node, epoch);
-        node.refuse(answer, if others { Status::Busy } else { e.status() }, chunk.replica.borrow().epoch());
+        node.refuse(answer, e.status(), chunk.replica.borrow().epoch());
         return Ok(());
     }
     chunk.handle(node, Event::Write { id: change.id, epoch, sync, write: change.clone(), answer });

@@ -14,9 +14,6 @@ use crate::core::Millis;
 /// stumbled over may still be there.
 const REPAIR_AFTER_MS: u64 = 200;
 
-/// With less free space than this (bytes) a server may have no room for the next write.
-const NO_ROOM: u64 = 8 << 20;
-
 impl Cluster {
     /// A primary says that members failed; or a member, that it is not whole.
     pub(super) fn problem(&mut self, work: &mut Work<'_>, link: LinkId, problem: &rpc::ReplicaProblem) {
@@ -24,9 +21,6 @@ impl Cluster {
         let Some(record) = known(work, link, problem.req, (problem.chunk, problem.epoch)) else { return };
         let failed: Vec<_> = problem.failed.iter().map(|s| ServerId(*s)).collect();
         match transitions::reported_by_member(&record, from, Epoch(problem.epoch), &failed) {
-            Ok(next) if problem.failure() == rpc::Failure::NoSpace && self.is_any_full(&next) => {
-                reply(work, link, problem.req, Some(&record), "the others have no space either");
-            }
             Ok(next) => {
                 info!(chunk = %record.chunk, epoch = %next.epoch, primary = %from, failed = ?problem.failed,
                     why = problem.failure().as_str_name(), "replicas dropped");
@@ -87,12 +81,6 @@ impl Cluster {
             }
         }
         self.start_repairs(work);
-    }
-
-    /// Whether a member has no room for a write: then nothing is won by dropping others that have none.
-    fn is_any_full(&self, record: &ChunkRecord) -> bool {
-        let full = |s: &ServerId| self.servers.get(s).is_some_and(|s| s.free_bytes() < NO_ROOM);
-        record.in_sync.iter().any(full)
     }
 
     /// The chunk is whole: old copies elsewhere are not needed any more.
