@@ -119,17 +119,6 @@ impl Cluster {
         self.child(server).wait().unwrap();
     }
 
-    /// Not a byte is left on the server's disk.
-    pub fn fill_disk(&self, server: usize) {
-        let disk = self.disk(server);
-        // Whatever is left over when it stops early is less than a block.
-        sh(&format!("dd if=/dev/zero of={}/filler bs=1M status=none 2>/dev/null || true", disk.display()));
-    }
-
-    pub fn free_disk(&self, server: usize) {
-        std::fs::remove_file(self.disk(server).join("filler")).unwrap();
-    }
-
     pub fn status(&self) -> Option<Value> {
         let mut command = cairn();
         command.args(["status", "--json", "--master", &Self::master_address()]);

@@ -23,14 +23,12 @@ pub fn inject(cluster: &mut Cluster, journal: &Journal, fault: Fault) {
         Kind::Kill => cluster.kill(victim),
         Kind::Stop => cluster.signal(victim, libc::SIGSTOP),
         Kind::Cut(cut) => cluster.network().cut(victim, cut),
-        Kind::Full => cluster.fill_disk(victim),
     }
     wait(journal, lasts);
     match kind {
         Kind::Kill => cluster.start_server(victim),
         Kind::Stop => cluster.signal(victim, libc::SIGCONT),
         Kind::Cut(cut) => cluster.network().mend(victim, cut),
-        Kind::Full => cluster.free_disk(victim),
     }
     journal.note("over".to_owned());
 }

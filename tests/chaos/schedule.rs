@@ -25,12 +25,10 @@ pub enum Kind {
     /// SIGSTOP.
     Stop,
     Cut(Cut),
-    /// Its disk has not a byte left.
-    Full,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Kill, Kind::Stop, Kind::Cut(Cut::Both), Kind::Cut(Cut::To), Kind::Cut(Cut::From), Kind::Full];
+const KINDS: [Kind; 5] =
+    [Kind::Kill, Kind::Stop, Kind::Cut(Cut::Both), Kind::Cut(Cut::To), Kind::Cut(Cut::From)];
 
 /// Faults without end: every kind once in an order drawn anew, then again.
 pub struct Schedule {
