@@ -5,7 +5,7 @@ use std::time::Duration;
 use cairn_proto::rpc::admin_client::AdminClient;
 use cairn_proto::rpc::{
     FileReply, FileRequest, NodeChange, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply,
-    StatusRequest, WatchRequest,
+    StatusRequest, WatchRequest, Weights, WeightsRequest,
 };
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -88,6 +88,25 @@ pub async fn file(masters: &[String], inode: u64) -> Result<FileReply, Failure> 
         };
         match client.file(FileRequest { inode }).await {
             Ok(reply) => return Ok(reply.into_inner()),
+            Err(e) => last = refused(master, &e),
+        }
+    }
+    Err(last)
+}
+
+/// Sets what counts how much where a new copy's server is chosen, if given, at the first of the masters that answers; what it is then.
+pub async fn weights(masters: &[String], set: Option<Weights>) -> Result<Weights, Failure> {
+    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
+    for master in masters {
+        let mut client = match connect(master).await {
+            Ok(client) => client,
+            Err(e) => {
+                last = e;
+                continue;
+            }
+        };
+        match client.weights(WeightsRequest { set }).await {
+            Ok(reply) => return Ok(reply.into_inner().weights.unwrap_or_default()),
             Err(e) => last = refused(master, &e),
         }
     }

@@ -182,6 +182,22 @@ fn changes_are_shown_and_run_a_command() {
 }
 
 #[test]
+fn weights_can_be_set_while_it_runs_and_outlive_the_master() {
+    let cluster = Cluster::start();
+    let first = node(&cluster, &["weights"]);
+    assert_eq!(text(&first), "free 40, load 30, rtt 20, rack 10\n");
+    let set = node(&cluster, &["weights", "--load", "100", "--rack", "0"]);
+    assert_eq!(text(&set), "free 40, load 100, rtt 20, rack 0\n");
+    cluster.kill("master");
+    let shown = || text(&node(&cluster, &["weights"]));
+    eventually(Duration::from_secs(20), "they are still there", || {
+        shown() == "free 40, load 100, rtt 20, rack 0\n"
+    });
+    let nothing = node(&cluster, &["weights", "--free", "0", "--load", "0", "--rtt", "0", "--rack", "0"]);
+    assert!(!nothing.status.success() && text(&nothing).contains("at least 1"), "{}", text(&nothing));
+}
+
+#[test]
 fn orders_that_make_no_sense_are_refused_by_name() {
     let cluster = Cluster::shared();
     let unknown = node(&cluster, &["drain", "77"]);

@@ -19,6 +19,8 @@ pub struct Config {
     pub session_ttl: Duration,
     /// Between heartbeats of a chunkserver.
     pub heartbeat: Duration,
+    /// Bytes that copies may have a second, for each chunkserver that is alive.
+    pub repair_rate: u64,
     /// Run in a shell when a chunkserver's state changes.
     pub on_node_change: Option<String>,
     /// A chunkserver serves for so long after the sending of its last acknowledged heartbeat.
@@ -38,6 +40,7 @@ impl Default for Config {
             session_ttl: Duration::from_secs(10),
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(3),
+            repair_rate: 64 << 20,
             on_node_change: None,
             owner: (0, 0),
         }

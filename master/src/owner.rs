@@ -65,6 +65,8 @@ pub(crate) enum Message {
     Node(rpc::NodeRequest, oneshot::Sender<Result<rpc::NodeReply, Status>>),
     /// An administrator wants disks verified.
     Scrub(rpc::ScrubRequest, oneshot::Sender<rpc::ScrubReply>),
+    /// What counts how much where a new copy's server is chosen; set it, or only say it.
+    Weights(Option<rpc::Weights>, oneshot::Sender<rpc::Weights>),
     /// Changes of chunkservers' states go here from now on.
     Watch(tokio::sync::mpsc::Sender<rpc::NodeChange>),
     /// The records are checked.

@@ -42,6 +42,11 @@ pub struct Args {
     #[arg(long, value_name = "TIME", env = "CAIRN_LEASE", hide_env_values = true,
           default_value = "3s", value_parser = values::duration)]
     pub lease: Duration,
+    /// Bytes a second that making new copies may take, for each chunkserver that is alive; it takes less while clients' reads and
+    /// writes are slowed down by it, and up to four times as much for a chunk that is down to one copy
+    #[arg(long, value_name = "SIZE", env = "CAIRN_REPAIR_RATE", hide_env_values = true,
+          default_value = "64MiB", value_parser = repair_rate)]
+    pub repair_rate: u64,
     /// Command to run in a shell when a chunkserver's state changes, with CAIRN_NODE, CAIRN_ADDR, CAIRN_FROM, CAIRN_TO and
     /// CAIRN_WHY set; at most 4 at once, 30s each [default: none]
     #[arg(long, value_name = "CMD", env = "CAIRN_ON_NODE_CHANGE", hide_env_values = true)]
@@ -56,6 +61,13 @@ fn chunk_size(text: &str) -> Result<u64, String> {
     Ok(size)
 }
 
+fn repair_rate(text: &str) -> Result<u64, String> {
+    match values::size(text)? {
+        rate @ 65_536.. => Ok(rate),
+        _ => Err("must be at least 64KiB: copies are what keeps files safe".to_owned()),
+    }
+}
+
 /// Serves until a signal ends it.
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = cairn_master::Config {
@@ -66,6 +78,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         session_ttl: args.session_ttl,
         heartbeat: args.heartbeat,
         lease: args.lease,
+        repair_rate: args.repair_rate,
         on_node_change: args.on_node_change,
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
     };

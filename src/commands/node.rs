@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use cairn_proto::rpc::{NodeAction, NodeReply, NodeRequest};
+use cairn_proto::rpc::{NodeAction, NodeReply, NodeRequest, Weights};
 
 use crate::error::Failure;
 use crate::supervisor::layout::Layout;
@@ -39,6 +39,38 @@ pub enum Action {
     Maintenance(Maintenance),
     /// Put a chunkserver back into service
     Resume(Resume),
+    /// Show or set what counts how much where a new copy's server is chosen; only their relation matters
+    Weights(SetWeights),
+}
+
+/// Flags of `cairn node weights`.
+#[derive(Debug, clap::Args)]
+pub struct SetWeights {
+    /// Free space, 0 to 1000 [default: as it is; 40 at first]
+    #[arg(long, value_name = "N", env = "CAIRN_FREE", hide_env_values = true)]
+    pub free: Option<u32>,
+    /// Little load, 0 to 1000 [default: as it is; 30 at first]
+    #[arg(long, value_name = "N", env = "CAIRN_LOAD", hide_env_values = true)]
+    pub load: Option<u32>,
+    /// A short round trip, 0 to 1000 [default: as it is; 20 at first]
+    #[arg(long, value_name = "N", env = "CAIRN_RTT", hide_env_values = true)]
+    pub rtt: Option<u32>,
+    /// The rack of the server that sends, 0 to 1000 [default: as it is; 10 at first]
+    #[arg(long, value_name = "N", env = "CAIRN_RACK", hide_env_values = true)]
+    pub rack: Option<u32>,
+}
+
+async fn weights(masters: &[String], args: &SetWeights) -> Result<(), Failure> {
+    let now = admin::weights(masters, None).await?;
+    let set = Weights {
+        free: args.free.unwrap_or(now.free),
+        load: args.load.unwrap_or(now.load),
+        rtt: args.rtt.unwrap_or(now.rtt),
+        rack: args.rack.unwrap_or(now.rack),
+    };
+    let is = if set == now { now } else { admin::weights(masters, Some(set)).await? };
+    println!("free {}, load {}, rtt {}, rack {}", is.free, is.load, is.rtt, is.rack);
+    Ok(())
 }
 
 /// Flags of `cairn node drain`.
@@ -87,6 +119,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             let ms = u64::try_from(a.length.as_millis()).unwrap_or(u64::MAX);
             (request(a.id, NodeAction::Maintenance, ms), a.wait)
         }
+        Action::Weights(a) => return process::small_runtime()?.block_on(weights(&masters, a)),
         Action::Resume(a) => (request(a.id, NodeAction::Resume, 0), a.wait),
     };
     process::small_runtime()?.block_on(async {

@@ -69,6 +69,9 @@ impl ChunkView for Store {
     fn chunks_from(&self, from: ChunkId, limit: usize) -> Result<Vec<ChunkRecord>, Unreadable> {
         Ok(self.chunks.range(from..).take(limit).map(|(_, r)| r.clone()).collect())
     }
+    fn bytes_of(&self, _: &ChunkRecord) -> u64 {
+        1 << 20
+    }
     fn garbage_from(&self, from: ChunkId, limit: usize) -> Result<Vec<GarbageRecord>, Unreadable> {
         Ok(self.garbage.range(from..).take(limit).map(|(_, r)| r.clone()).collect())
     }

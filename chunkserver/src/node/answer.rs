@@ -1,11 +1,13 @@
 //! Where an answer goes: a request on a connection.
 
+use super::latency::Latency;
 use bytes::Bytes;
-use cairn_proto::data::{Header, Outbox, Status};
+use cairn_proto::data::{Header, Kind, Outbox, Status};
 use cairn_proto::rpc::WriteReply;
 use prost::Message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// A connection, seen from those who answer on it.
@@ -16,6 +18,8 @@ pub struct Conn {
     /// Bytes of data that came with the requests in flight.
     held: AtomicUsize,
     room: Notify,
+    /// Where it is counted how long answers to a client take.
+    latency: Option<Arc<Latency>>,
 }
 
 /// Requests of one connection that may be unanswered at once.
@@ -28,7 +32,14 @@ const QUEUED: usize = 64 << 20;
 impl Conn {
     /// A connection on which nothing was asked yet.
     pub fn new(out: Arc<Outbox>) -> Self {
-        Self { out, in_flight: AtomicUsize::new(0), held: AtomicUsize::new(0), room: Notify::new() }
+        let (in_flight, held) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { out, in_flight, held, room: Notify::new(), latency: None }
+    }
+
+    /// A client's: how long its answers take is counted.
+    #[must_use]
+    pub fn timed(self, latency: Arc<Latency>) -> Self {
+        Self { latency: Some(latency), ..self }
     }
 
     /// Whether another request may be taken.
@@ -48,7 +59,8 @@ impl Conn {
     pub fn expect(self: &Arc<Self>, header: Header, bytes: usize) -> Answer {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.held.fetch_add(bytes, Ordering::AcqRel);
-        Answer { conn: self.clone(), header, bytes }
+        let timed = self.latency.is_some() && matches!(header.kind, Kind::Read | Kind::Write);
+        Answer { conn: self.clone(), header, bytes, began: timed.then(Instant::now) }
     }
 }
 
@@ -57,6 +69,8 @@ pub struct Answer {
     conn: Arc<Conn>,
     header: Header,
     bytes: usize,
+    /// When it came, where that is counted.
+    began: Option<Instant>,
 }
 
 impl Answer {
@@ -80,6 +94,9 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        if let (Some(began), Some(latency)) = (self.began, &self.conn.latency) {
+            latency.record(began.elapsed());
+        }
         let held = self.conn.held.fetch_sub(self.bytes, Ordering::AcqRel);
         let was_full = held >= HELD && held - self.bytes < HELD;
         if was_full | (self.conn.in_flight.fetch_sub(1, Ordering::AcqRel) == IN_FLIGHT) {

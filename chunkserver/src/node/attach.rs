@@ -174,7 +174,7 @@ impl Session<'_> {
             bytes_out: node.traffic.bytes_out.load(Ordering::Relaxed),
             load_permille: self.cpu.permille(),
             rtt_us: self.beat.rtt_us(),
-            ..Heartbeat::default()
+            p99_us: node.traffic.latency.take_p99(),
         };
         self.beat.sent(self.seq);
         self.beats.push_back((self.seq, sent_at));

@@ -11,6 +11,7 @@ mod dispatch;
 mod effects;
 mod housekeeping;
 mod join;
+mod latency;
 mod lost_disk;
 mod master;
 mod peers;

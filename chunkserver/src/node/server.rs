@@ -72,7 +72,11 @@ async fn connection(node: Arc<Node>, mut stream: Stream) {
         Ok(Err(e)) => return garbage(&node, &e),
     };
     let (mut frames, out) = stream.into_frames();
-    let conn = Arc::new(Conn::new(out));
+    let conn = Conn::new(out);
+    let conn = Arc::new(match asker.role {
+        Role::Server => conn,
+        _ => conn.timed(node.traffic.latency.clone()),
+    });
     match requests(&node, asker, &mut frames, &conn).await {
         Ok(()) | Err(ReadError::Io(_)) => {}
         Err(e) => garbage(&node, &e),

@@ -2,6 +2,7 @@
 
 use super::chunk::Chunk;
 use super::clock::now;
+use super::latency::Latency;
 use super::master::MasterLink;
 use super::peers::Peers;
 use super::scrub::DiskScrub;
@@ -83,6 +84,8 @@ pub struct Traffic {
     pub bytes_in: AtomicU64,
     /// Bytes read.
     pub bytes_out: AtomicU64,
+    /// How long clients wait for their answers to reads and writes.
+    pub latency: Arc<Latency>,
     /// Connections that ended with something that was no frame.
     pub garbage: AtomicU64,
 }

@@ -25,6 +25,8 @@ pub const REPLY: u8 = b'r';
 pub const SERVER: u8 = b'v';
 /// The counters.
 pub const COUNTERS: &[u8] = b"mcounters";
+/// What counts how much where a new copy's server is chosen.
+pub const WEIGHTS: &[u8] = b"mweights";
 /// The cluster's id, 16 bytes.
 pub const CLUSTER_ID: &[u8] = b"mcluster";
 

@@ -133,6 +133,10 @@ impl State {
             }
             Message::Watch(to) => self.watch(to),
             Message::Fsck(question) => self.fsck(turn, question),
+            Message::Weights(set, to) => {
+                let weights = self.set_weights(turn, set);
+                turn.out.push(Outgoing::Weights(to, weights));
+            }
             Message::Tick => self.tick(turn),
             // Taken out of the group before.
             Message::Stop => {}
@@ -180,6 +184,7 @@ impl State {
             Outgoing::Status(to, status) => drop(to.send(*status)),
             Outgoing::File(to, file) => drop(to.send(file)),
             Outgoing::Node(to, node) => drop(to.send(node)),
+            Outgoing::Weights(to, weights) => drop(to.send(weights)),
             Outgoing::Change(change) => self.watchers.retain(|to| to.try_send(change.clone()).is_ok()),
         }
     }

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use cairn_proto::{ChunkId, InodeId, ServerId, rpc};
+use prost::Message as _;
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
 
 use super::clients::TERM;
 use super::state::State;
 use super::turn::{Outgoing, Turn};
-use crate::core::cluster::{Event, Order};
+use crate::core::cluster::{Event, Order, Weights};
 use crate::core::keys;
 use crate::core::namespace;
 use crate::core::records::{Inode, decode};
@@ -20,6 +21,11 @@ const WATCHERS: usize = 256;
 const MAINTENANCE_MS: std::ops::RangeInclusive<u64> = 1_000..=30 * 24 * 3_600_000;
 /// The most chunks of a file that are shown.
 const FILE_CHUNKS: usize = 16_384;
+
+/// As the cluster core has them.
+pub(super) fn weights(of: rpc::Weights) -> Weights {
+    Weights { free: of.free, load: of.load, rtt: of.rtt, rack: of.rack }
+}
 
 impl State {
     /// How everything is. Nothing is scanned for it.
@@ -49,6 +55,17 @@ impl State {
             copies: self.config.copies,
             node_changes: self.changes,
         }
+    }
+
+    /// Sets what counts how much where a new copy's server is chosen, if given. The answer leaves when it is durable.
+    pub(super) fn set_weights(&mut self, turn: &mut Turn<'_>, set: Option<rpc::Weights>) -> rpc::Weights {
+        if let Some(set) = set {
+            turn.scratch.put(keys::WEIGHTS.to_vec(), set.encode_to_vec());
+            self.cluster.set_weights(weights(set));
+            tracing::info!(?set, "an administrator sets the weights");
+        }
+        let Weights { free, load, rtt, rack } = self.cluster.weights();
+        rpc::Weights { free, load, rtt, rack }
     }
 
     /// Tells `to` of changes from now on. With too many others it is dropped, and so its stream ends.

@@ -82,15 +82,21 @@ impl State {
             chunk_size: identity.chunk_size,
             heartbeat_ms: millis(config.heartbeat),
             lease_ms: millis(config.lease),
+            repairs_per_server: std::thread::available_parallelism().map_or(8, |n| 2 * n.get()).max(4),
+            repair_rate: config.repair_rate,
             ..cluster::Settings::default()
         };
         let sessions = load_sessions(store)?;
+        let mut cluster = Cluster::new(settings, load_servers(store, Moment::new(now, wall))?);
+        if let Some(value) = store.get(keys::WEIGHTS)? {
+            cluster.set_weights(super::admin::weights(decode("the weights", &value)?));
+        }
         let first_event = u64::from(random.random::<u32>());
         Ok(Self {
             identity,
             counters,
             sessions: Sessions::new(now, millis(config.session_ttl), first_event, sessions),
-            cluster: Cluster::new(settings, load_servers(store, Moment::new(now, wall))?),
+            cluster,
             outboxes: BTreeMap::new(),
             links: BTreeMap::new(),
             kept: load_replies(store)?,

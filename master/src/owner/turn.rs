@@ -10,7 +10,7 @@ use crate::core::Millis;
 use crate::core::cluster::{self, ChunkRecord, ChunkView, Effect, Event, GarbageRecord, LinkId, Unreadable};
 use crate::core::keys;
 use crate::core::namespace;
-use crate::core::records::{ChunkValue, Moment, ServerValue, decode};
+use crate::core::records::{ChunkValue, Inode, Moment, ServerValue, decode};
 use crate::core::scratch::Scratch;
 use crate::core::sessions::ConnectionId;
 use crate::core::view::View;
@@ -30,6 +30,8 @@ pub(super) enum Outgoing {
     Status(oneshot::Sender<rpc::StatusReply>, Box<rpc::StatusReply>),
     /// To an administrator.
     File(oneshot::Sender<Result<rpc::FileReply, Status>>, Result<rpc::FileReply, Status>),
+    /// To an administrator.
+    Weights(oneshot::Sender<rpc::Weights>, rpc::Weights),
     /// To those who watch.
     Change(rpc::NodeChange),
     /// To an administrator.
@@ -72,7 +74,8 @@ impl State {
     pub(super) fn cluster_event(&mut self, turn: &mut Turn<'_>, event: Event) {
         use rand::RngCore;
         let random = &mut || self.random.next_u64();
-        let effects = self.cluster.handle(turn.now, &Chunks(&turn.scratch), event, random);
+        let effects =
+            self.cluster.handle(turn.now, &Chunks(&turn.scratch, self.identity.chunk_size), event, random);
         for effect in effects {
             self.cluster_effect(turn, effect);
         }
@@ -121,8 +124,8 @@ impl State {
     }
 }
 
-/// The chunk table, as the cluster core wants to see it.
-struct Chunks<'a>(&'a Scratch<'a>);
+/// The chunk table, as the cluster core wants to see it; and the size of a chunk.
+struct Chunks<'a>(&'a Scratch<'a>, u64);
 
 impl Chunks<'_> {
     fn collect<T>(
@@ -163,6 +166,12 @@ impl ChunkView for Chunks<'_> {
             let chunk = ChunkId(keys::head_id(key)?);
             Some(decode::<ChunkValue>("a chunk", value).ok()?.into_record(chunk))
         })
+    }
+
+    fn bytes_of(&self, record: &ChunkRecord) -> u64 {
+        let inode = self.0.get(&keys::inode(record.inode)).ok().flatten();
+        let size = inode.and_then(|value| decode::<Inode>("an inode", &value).ok()).map_or(0, |i| i.size);
+        size.saturating_sub(record.index.saturating_mul(self.1)).min(self.1)
     }
 
     fn garbage_from(&self, from: ChunkId, limit: usize) -> Result<Vec<GarbageRecord>, Unreadable> {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use cairn_proto::rpc::admin_server::{Admin, AdminServer};
 use cairn_proto::rpc::{
     FileReply, FileRequest, NodeChange, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply,
-    StatusRequest, WatchRequest,
+    StatusRequest, WatchRequest, WeightsReply, WeightsRequest,
 };
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +17,9 @@ use crate::owner::{Message, OwnerHandle};
 
 /// Changes that may wait for one who watches; one who does not keep up with so many is let go.
 const CHANGES: usize = 1_024;
+
+/// The most that one weight may be.
+const WEIGHT: u32 = 1_000;
 
 type Changes = Pin<Box<dyn Stream<Item = Result<NodeChange, Status>> + Send>>;
 
@@ -49,6 +52,21 @@ impl Admin for AdminService {
         let (to, answer) = oneshot::channel();
         self.owner.tell(Message::File(request.into_inner().inode, to));
         answer.await.map_err(stopping)?.map(Response::new)
+    }
+
+    async fn weights(&self, request: Request<WeightsRequest>) -> Result<Response<WeightsReply>, Status> {
+        let set = request.into_inner().set;
+        if let Some(set) = &set {
+            let all = [set.free, set.load, set.rtt, set.rack];
+            if all.iter().all(|w| *w == 0) || all.iter().any(|w| *w > WEIGHT) {
+                let why = format!("weights are from 0 to {WEIGHT}, one of them at least 1");
+                return Err(Status::invalid_argument(why));
+            }
+        }
+        let (to, answer) = oneshot::channel();
+        self.owner.tell(Message::Weights(set, to));
+        let weights = answer.await.map_err(stopping)?;
+        Ok(Response::new(WeightsReply { weights: Some(weights) }))
     }
 
     type WatchStream = Changes;

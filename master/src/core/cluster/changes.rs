@@ -45,6 +45,7 @@ impl Cluster {
             // It will ask again.
             Err(_) => return,
         };
+        self.repairs.asked_for(chunk);
         let gone = |s| self.servers.get(&s).is_some_and(|s| s.is_gone(work.now));
         if let Ok(next) = transitions::reported_by_client(&record, epoch, servers, gone) {
             info!(chunk = %chunk, epoch = %next.epoch, failed = ?servers, "replicas dropped for a client");
@@ -125,7 +126,9 @@ impl Cluster {
     pub(super) fn note_copies(&mut self, record: &ChunkRecord, from: Millis) {
         if self.wants_copy(record) {
             let leaving = record.in_sync.iter().copied().filter(|s| self.is_leaving(*s)).collect();
-            let need = Need { copies: record.in_sync.len(), short: !record.is_whole(), leaving };
+            let there = |s: &&ServerId| self.servers.get(s).is_some_and(|s| s.may_serve());
+            let copies = record.in_sync.iter().filter(there).count();
+            let need = Need { copies, short: !record.is_whole(), leaving };
             self.repairs.want(record.chunk, need, from);
         } else {
             self.repairs.forget(record.chunk);

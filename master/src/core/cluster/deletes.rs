@@ -86,17 +86,19 @@ impl Deletes {
         queue.flight = Some(Batch { command, chunks, since: now });
     }
 
-    /// The server has answered the command. `Some`: the chunks whose deletion it confirms.
+    /// The server has answered the command. `Some`: the chunks whose deletion it confirms; the next ones follow so that it
+    /// deletes `per_second` on average.
     pub(super) fn done(
         &mut self,
         server: ServerId,
-        command: u64,
-        ok: bool,
+        (command, ok): (u64, bool),
         now: Millis,
+        per_second: u64,
     ) -> Option<BTreeSet<ChunkId>> {
         let queue = self.queues.get_mut(&server)?;
         let batch = queue.flight.take_if(|b| b.command == command)?;
         if ok {
+            queue.not_before = now.plus(batch.chunks.len() as u64 * 1_000 / per_second.max(1));
             return Some(batch.chunks);
         }
         queue.waiting.extend(batch.chunks);
@@ -151,7 +153,7 @@ mod tests {
             let batch = d.take(server);
             d.sent(server, command, batch, Millis(0));
             assert!(d.is_pending(server, ChunkId(1)));
-            let confirmed = d.done(server, command, true, Millis(1)).unwrap();
+            let confirmed = d.done(server, (command, true), Millis(1), 1_000).unwrap();
             assert_eq!(confirmed, BTreeSet::from([ChunkId(1)]));
             assert_eq!(d.cleared(server, ChunkId(1)), last);
             assert!(!d.is_pending(server, ChunkId(1)));
@@ -167,8 +169,10 @@ mod tests {
         assert_eq!((batch.len(), batch.last()), (BATCH, Some(&ChunkId(1_023))));
         d.sent(A, 1, batch, Millis(0));
         assert!(d.idle(Millis(0)).is_empty());
-        assert_eq!(d.done(A, 7, true, Millis(0)), None, "another command's number");
-        assert!(d.done(A, 1, true, Millis(0)).is_some());
+        assert_eq!(d.done(A, (7, true), Millis(0), 1_000), None, "another command's number");
+        assert!(d.done(A, (1, true), Millis(0), 1_000).is_some());
+        assert!(d.idle(Millis(1_023)).is_empty(), "a thousand a second");
+        assert_eq!(d.idle(Millis(1_024)), [A]);
         assert_eq!(d.take(A).first(), Some(&ChunkId(1_024)));
     }
 
@@ -178,7 +182,7 @@ mod tests {
         d.add(A, ChunkId(1));
         let batch = d.take(A);
         d.sent(A, 1, batch, Millis(0));
-        assert_eq!(d.done(A, 1, false, Millis(0)), None);
+        assert_eq!(d.done(A, (1, false), Millis(0), 1_000), None);
         assert!(d.idle(Millis(AGAIN_MS - 1)).is_empty());
         assert_eq!(d.idle(Millis(AGAIN_MS)), [A]);
         let batch = d.take(A);

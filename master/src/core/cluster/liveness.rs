@@ -38,7 +38,7 @@ impl Cluster {
         server.last_heartbeat = work.now;
         server.unreachable = None;
         let next_ms = server.arrivals.came(work.now, pace, (work.random)());
-        (server.load_permille, server.rtt_us) = (beat.load_permille, beat.rtt_us);
+        (server.load_permille, server.rtt_us, server.p99_us) = (beat.load_permille, beat.rtt_us, beat.p99_us);
         let came_back = !std::mem::replace(&mut server.beats, true);
         server.lease_until = lease_until;
         (server.chunks, server.bytes_in, server.bytes_out) = (beat.chunks, beat.bytes_in, beat.bytes_out);

@@ -20,10 +20,12 @@ mod records;
 mod registration;
 mod repairs;
 mod replicas;
+mod score;
 mod server;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod throttle;
 pub mod transitions;
 mod upkeep;
 mod work;
@@ -32,6 +34,7 @@ pub use effect::{Down, Effect, Refusal};
 pub use event::{Event, LinkId, Token};
 pub use node_changes::{NodeChange, Order};
 pub use records::{ChunkRecord, ChunkView, Duty, GarbageRecord, ServerRecord, Unreadable, majority};
+pub use score::Weights;
 pub use settings::Settings;
 
 use std::collections::BTreeMap;
@@ -45,6 +48,7 @@ use deletes::Deletes;
 use node_states::State;
 use repairs::Repairs;
 use server::Server;
+use throttle::Throttle;
 use work::Work;
 
 /// The cluster's state.
@@ -56,6 +60,8 @@ pub struct Cluster {
     links: BTreeMap<LinkId, ServerId>,
     audit: Audit,
     repairs: Repairs,
+    throttle: Throttle,
+    weights: Weights,
     deletes: Deletes,
     /// How far the garbage records that a former master left have been read; `None`: all.
     garbage_cursor: Option<ChunkId>,
@@ -121,6 +127,8 @@ impl Cluster {
             links: BTreeMap::new(),
             audit: Audit::default(),
             repairs: Repairs::default(),
+            throttle: Throttle::default(),
+            weights: Weights::default(),
             deletes: Deletes::default(),
             garbage_cursor: Some(ChunkId(0)),
             next_command: 1,
@@ -211,6 +219,16 @@ impl Cluster {
         let alive = self.servers.values().filter(|s| s.takes_new());
         let candidates: Vec<_> = alive.map(|s| self.candidate(s)).collect();
         place::place(&candidates, copies, random)
+    }
+
+    /// What counts how much where a new copy's server is chosen.
+    pub fn weights(&self) -> Weights {
+        self.weights
+    }
+
+    /// Sets that, from the next choice on.
+    pub fn set_weights(&mut self, weights: Weights) {
+        self.weights = weights;
     }
 
     /// Every known server, ordered by id.

@@ -124,6 +124,9 @@ pub trait ChunkView {
     /// The table cannot be read.
     fn chunks_from(&self, from: ChunkId, limit: usize) -> Result<Vec<ChunkRecord>, Unreadable>;
 
+    /// Bytes of content that a copy of the chunk may have, about.
+    fn bytes_of(&self, record: &ChunkRecord) -> u64;
+
     /// Up to `limit` chunks that are to be deleted, in the order of their ids, from the first id ≥ `from`.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The chunks that have fewer in-sync replicas than wanted, and how far each one's repair is.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_proto::{ChunkId, ServerId};
@@ -27,7 +28,7 @@ enum Stage {
 /// Why a chunk wants a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Need {
-    /// In-sync replicas that it has.
+    /// In-sync replicas that it has on servers that are there.
     pub(super) copies: usize,
     /// These are fewer than wanted. (Else some of them are only to be moved.)
     pub(super) short: bool,
@@ -38,16 +39,18 @@ pub(super) struct Need {
 #[derive(Clone, Debug)]
 struct Wound {
     need: Need,
+    /// How often somebody has run into what is missing.
+    heat: u32,
     tries: u32,
     last_target: Option<ServerId>,
     stage: Stage,
 }
 
-/// Ordered by copies left, the fewest first.
+/// Ordered by copies left, the fewest first, then by heat.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     wounds: BTreeMap<ChunkId, Wound>,
-    ready: BTreeSet<(usize, ChunkId)>,
+    ready: BTreeSet<(usize, Reverse<u32>, ChunkId)>,
     waiting: BTreeSet<(Millis, ChunkId)>,
     parked: BTreeSet<ChunkId>,
     flying: BTreeSet<ChunkId>,
@@ -73,7 +76,7 @@ impl Repairs {
     pub(super) fn want(&mut self, chunk: ChunkId, need: Need, from: Millis) {
         match self.wounds.get(&chunk) {
             None => {
-                let wound = Wound { need, tries: 0, last_target: None, stage: Stage::Waiting(from) };
+                let wound = Wound { need, heat: 0, tries: 0, last_target: None, stage: Stage::Waiting(from) };
                 self.put(chunk, wound);
             }
             Some(wound) if wound.need != need => {
@@ -82,6 +85,28 @@ impl Repairs {
             }
             Some(_) => {}
         }
+    }
+
+    /// Somebody has run into what is missing of the chunk.
+    pub(super) fn asked_for(&mut self, chunk: ChunkId) {
+        if let Some(wound) = self.take(chunk) {
+            self.put(chunk, Wound { heat: wound.heat.saturating_add(1), ..wound });
+        }
+    }
+
+    /// Whether a copy is under way, or could be.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || !self.flying.is_empty()
+    }
+
+    /// Copies under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.flying.len()
+    }
+
+    /// Copies that the chunk has on servers that are there.
+    pub(super) fn copies(&self, chunk: ChunkId) -> usize {
+        self.wounds.get(&chunk).map_or(0, |w| w.need.copies)
     }
 
     /// The chunk is whole, or gone.
@@ -108,7 +133,7 @@ impl Repairs {
 
     /// Up to `limit` chunks that are ready, the most urgent first.
     pub(super) fn ready(&self, limit: usize) -> Vec<ChunkId> {
-        self.ready.iter().take(limit).map(|(_, c)| *c).collect()
+        self.ready.iter().take(limit).map(|(.., c)| *c).collect()
     }
 
     pub(super) fn park(&mut self, chunk: ChunkId) {
@@ -178,7 +203,7 @@ impl Repairs {
         self.take(chunk);
         self.count(&wound, u64::wrapping_add);
         match wound.stage {
-            Stage::Ready => drop(self.ready.insert((wound.need.copies, chunk))),
+            Stage::Ready => drop(self.ready.insert((wound.need.copies, Reverse(wound.heat), chunk))),
             Stage::Waiting(at) => drop(self.waiting.insert((at, chunk))),
             Stage::Parked => drop(self.parked.insert(chunk)),
             Stage::Flying(flight) => {
@@ -208,7 +233,7 @@ impl Repairs {
         let wound = self.wounds.remove(&chunk)?;
         self.count(&wound, u64::wrapping_sub);
         match wound.stage {
-            Stage::Ready => drop(self.ready.remove(&(wound.need.copies, chunk))),
+            Stage::Ready => drop(self.ready.remove(&(wound.need.copies, Reverse(wound.heat), chunk))),
             Stage::Waiting(at) => drop(self.waiting.remove(&(at, chunk))),
             Stage::Parked => drop(self.parked.remove(&chunk)),
             Stage::Flying(flight) => {
@@ -264,6 +289,9 @@ mod tests {
         assert_eq!(r.ready(9), [ChunkId(2), ChunkId(1), ChunkId(3)]);
         r.want(ChunkId(3), need(1), Millis(0));
         assert_eq!(r.ready(2), [ChunkId(2), ChunkId(3)]);
+        // Of those with as many copies the one that somebody has asked for.
+        r.asked_for(ChunkId(3));
+        assert_eq!(r.ready(3), [ChunkId(3), ChunkId(2), ChunkId(1)]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(super) struct Server {
     pub(super) suspicions: Recent,
     pub(super) load_permille: u32,
     pub(super) rtt_us: u32,
+    pub(super) p99_us: u32,
     /// Its heartbeats come. (In maintenance that cannot be told from the state.)
     pub(super) beats: bool,
     /// From here on it certainly serves nothing, unless another heartbeat comes.
@@ -68,6 +69,7 @@ impl Server {
             suspicions: Recent::default(),
             load_permille: 0,
             rtt_us: 0,
+            p99_us: 0,
             beats: false,
             lease_until,
             died: None,

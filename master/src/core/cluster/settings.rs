@@ -29,6 +29,12 @@ pub struct Settings {
     pub repair_backoff_ms: (u64, u64),
     /// Chunks that a chunkserver may be sending, and may be receiving, for repair at a time.
     pub repairs_per_server: usize,
+    /// Chunks that may be copied at a time.
+    pub repairs_at_once: usize,
+    /// Bytes that copies may have a second, for each chunkserver that is alive; less while the foreground suffers.
+    pub repair_rate: u64,
+    /// Replicas that a chunkserver is told to delete, a second.
+    pub deletes_per_second: u64,
     /// Chunk records looked at, at most, a tick.
     pub audit_records: usize,
     /// Chunk records changed, at most, a tick (beyond those that somebody waits for).
@@ -53,6 +59,9 @@ impl Default for Settings {
             repair_timeout_ms: 60_000,
             repair_backoff_ms: (500, 30_000),
             repairs_per_server: 8,
+            repairs_at_once: 1_024,
+            repair_rate: 64 << 20,
+            deletes_per_second: 2_000,
             audit_records: 4_096,
             audit_changes: 512,
             full_permille: 950,

@@ -4,14 +4,22 @@ use cairn_proto::{ChunkId, ServerId, rpc};
 use rpc::master_command::Cmd;
 use tracing::info;
 
-use super::place::{Candidate, pick};
+use super::place::Candidate;
 use super::repairs::Flight;
+use super::score::{self, Choice};
 use super::server::Server;
 use super::work::Work;
 use super::{ChunkRecord, Cluster, Effect, LinkId};
+use crate::core::Millis;
 
 /// Repairs looked at in one go.
 const LOOK: usize = 128;
+/// Of an old copy about this part is sent.
+const STALE_PART: u64 = 16;
+/// Every copy costs as much as so many bytes.
+const LEAST_COST: u64 = 64 << 10;
+/// Once a disk is fuller than this (thousandths), what is to be deleted does not wait for repairs.
+const PRESSING_PERMILLE: u64 = 850;
 /// Garbage records read in one go.
 const GARBAGE: usize = 4_096;
 
@@ -36,6 +44,7 @@ impl Cluster {
                 self.repair_failed(work, chunk, "no result in time");
             }
         }
+        self.watch_foreground(work.now);
         self.start_repairs(work);
         self.deletes.expire(work.now);
         self.start_deletes(work);
@@ -43,7 +52,9 @@ impl Cluster {
 
     pub(super) fn done(&mut self, work: &mut Work<'_>, link: LinkId, done: &rpc::CommandDone) {
         let Some(id) = self.sender(work, link) else { return };
-        if let Some(chunks) = self.deletes.done(id, done.command, done.ok, work.now) {
+        if let Some(chunks) =
+            self.deletes.done(id, (done.command, done.ok), work.now, self.settings.deletes_per_second)
+        {
             for chunk in chunks {
                 if let Some(server) = self.servers.get_mut(&id) {
                     server.replicas.remove(chunk);
@@ -69,7 +80,14 @@ impl Cluster {
             return;
         }
         self.repairs.wake(work.now);
+        let rate = self.repair_rate();
+        self.throttle.fill(work.now, rate);
         for chunk in self.repairs.ready(LOOK) {
+            // They are ordered: where this one may not begin yet, none behind it may.
+            let urgent = self.repairs.copies(chunk) <= 1;
+            if !self.throttle.may_begin(urgent, rate) {
+                break;
+            }
             let record = match work.chunk(chunk) {
                 Ok(Some(record)) if self.wants_copy(&record) => record,
                 Ok(_) => {
@@ -80,6 +98,7 @@ impl Cluster {
             };
             match self.plan(work, &record) {
                 Plan::Go(link, flight) => {
+                    self.throttle.take(self.cost(work, &record, flight.target));
                     self.repairs.fly(chunk, flight);
                     let add = rpc::AddReplica { chunk: Some(record.info()), target: flight.target.0 };
                     work.send_numbered(link, flight.command, Cmd::AddReplica(add));
@@ -87,6 +106,30 @@ impl Cluster {
                 Plan::Busy => {}
                 Plan::Nobody => self.repairs.park(chunk),
             }
+        }
+    }
+
+    /// Bytes a second for all copies, when the foreground does not suffer.
+    fn repair_rate(&self) -> u64 {
+        let alive = self.servers.values().filter(|s| s.is_alive()).count();
+        self.settings.repair_rate.saturating_mul(alive as u64)
+    }
+
+    /// About how many bytes a copy takes. Of an old one only what it misses is sent, and how much that is only the servers know.
+    fn cost(&self, work: &Work<'_>, record: &ChunkRecord, target: ServerId) -> u64 {
+        let stale = self.servers.get(&target).is_some_and(|s| s.replicas.epoch(record.chunk).is_some());
+        let bytes = work.view().bytes_of(record);
+        (if stale { bytes / STALE_PART } else { bytes }).max(LEAST_COST)
+    }
+
+    /// How the foreground fares decides how fast copies may be made.
+    fn watch_foreground(&mut self, now: Millis) {
+        let p99 = self.servers.values().filter(|s| s.is_alive()).map(|s| s.p99_us).max().unwrap_or(0);
+        let before = self.throttle.permille();
+        self.throttle.observe(now, p99.into(), self.repairs.under_way() > 0);
+        let permille = self.throttle.permille();
+        if permille < before {
+            info!(p99_us = p99, permille, "copies are slowed down for the foreground");
         }
     }
 
@@ -111,9 +154,13 @@ impl Cluster {
         let free: Vec<_> = fit.iter().copied().filter(|s| self.repairs.load(s.record.id) < most).collect();
         let failed = self.repairs.last_target(record.chunk);
         let stale = |s: &&Server| s.replicas.epoch(record.chunk).is_some() && Some(s.record.id) != failed;
-        // What an old copy lacks is sent sooner than a new one, even if it has to wait.
-        let waits = fit.iter().any(stale) && !free.iter().any(stale);
-        if free.is_empty() || waits || self.repairs.load(primary) >= most {
+        // What an old copy lacks is sent sooner than a new one, even if it has to wait; and so is a rack of its own worth a wait.
+        let taken = self.racks_taken(record);
+        let apart = |s: &&Server| !taken.contains(&s.record.rack.as_str());
+        let waits = (fit.iter().any(stale) && !free.iter().any(stale))
+            || (fit.iter().any(apart) && !free.iter().any(apart) && !free.iter().any(stale));
+        let enough = self.repairs.under_way() >= self.settings.repairs_at_once;
+        if enough || free.is_empty() || waits || self.repairs.load(primary) >= most {
             return Plan::Busy;
         }
         let Some(target) = self.choose(work, record, &free) else { return Plan::Busy };
@@ -148,7 +195,7 @@ impl Cluster {
         spared >= missing && record.in_sync.iter().filter(alive).count() >= record.majority()
     }
 
-    /// One with an old copy if there is one, the newest first; else by free space, on another rack if
+    /// One with an old copy if there is one, the newest first; else the best by score, on another rack if
     /// possible. The one that failed last only if there is no other.
     fn choose(&self, work: &mut Work<'_>, record: &ChunkRecord, free: &[&Server]) -> Option<ServerId> {
         let failed = self.repairs.last_target(record.chunk);
@@ -159,9 +206,28 @@ impl Cluster {
             return Some(server.record.id);
         }
         let rack = |s: &ServerId| self.servers.get(s).map(|s| s.record.rack.as_str());
-        let racks: Vec<_> = record.in_sync.iter().filter_map(rack).collect();
-        let candidates: Vec<_> = free.iter().map(|s| self.candidate(s)).collect();
-        pick(&candidates, &racks, work.random).map(|c| c.id)
+        let taken = self.racks_taken(record);
+        let source = record.primary().as_ref().and_then(rack).unwrap_or_default();
+        let choices: Vec<_> = free.iter().map(|s| self.as_choice(s)).collect();
+        score::best(&choices, self.weights, (source, &taken), work.random)
+    }
+
+    /// Racks on which copies stand. (One that is leaving takes none.)
+    fn racks_taken(&self, record: &ChunkRecord) -> Vec<&str> {
+        let stays = |s: &&ServerId| !self.is_leaving(**s);
+        let rack = |s: &ServerId| self.servers.get(s).map(|s| s.record.rack.as_str());
+        record.in_sync.iter().filter(stays).filter_map(rack).collect()
+    }
+
+    fn as_choice<'a>(&self, server: &'a Server) -> Choice<'a> {
+        Choice {
+            id: server.record.id,
+            rack: &server.record.rack,
+            free_bytes: server.free_bytes(),
+            load_permille: server.load_permille.into(),
+            copies: self.repairs.load(server.record.id),
+            rtt_us: server.rtt_us.into(),
+        }
     }
 
     pub(super) fn candidate<'a>(&self, server: &'a Server) -> Candidate<'a> {
@@ -208,7 +274,12 @@ impl Cluster {
         }
     }
 
+    /// Deletions come after repairs, unless space is short.
     fn start_deletes(&mut self, work: &mut Work<'_>) {
+        let pressing = |s: &Server| s.is_alive() && !s.has_space(0, PRESSING_PERMILLE);
+        if self.repairs.is_busy() && !self.servers.values().any(pressing) {
+            return;
+        }
         for id in self.deletes.idle(work.now) {
             let Some(link) = self.servers.get(&id).filter(|s| s.is_alive()).and_then(|s| s.link) else {
                 continue;

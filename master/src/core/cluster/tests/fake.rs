@@ -20,6 +20,9 @@ pub struct Replica {
 pub struct FakeServer {
     pub running: bool,
     pub hung: bool,
+    pub rack: &'static str,
+    /// In thousandths of a core.
+    pub load: u32,
     /// Nothing gets from it to the master, or the other way.
     pub cut: bool,
     pub link: Option<LinkId>,

@@ -3,6 +3,7 @@
 mod detection;
 mod fake;
 mod orders;
+mod planning;
 mod random;
 mod scenarios;
 mod world;

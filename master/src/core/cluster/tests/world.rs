@@ -14,6 +14,7 @@ pub struct Store {
     pub chunks: BTreeMap<ChunkId, ChunkRecord>,
     pub garbage: BTreeMap<ChunkId, GarbageRecord>,
     pub servers: BTreeMap<ServerId, ServerRecord>,
+    pub chunk_bytes: u64,
     /// Reads of chunk records fail.
     pub unreadable: bool,
 }
@@ -27,6 +28,9 @@ impl ChunkView for Store {
             return Err(Unreadable);
         }
         Ok(self.chunks.range(from..).take(limit).map(|(_, r)| r.clone()).collect())
+    }
+    fn bytes_of(&self, _: &ChunkRecord) -> u64 {
+        self.chunk_bytes
     }
     fn garbage_from(&self, from: ChunkId, limit: usize) -> Result<Vec<GarbageRecord>, Unreadable> {
         Ok(self.garbage.range(from..).take(limit).map(|(_, r)| r.clone()).collect())
@@ -192,6 +196,7 @@ impl World {
             info: Some(rpc::ServerInfo { addr: format!("127.0.0.1:{}", 9000 + n), ..Default::default() }),
             incarnation: fake.incarnation,
             protocol: cairn_proto::PROTOCOL,
+            rack: fake.rack.to_owned(),
             ..Default::default()
         };
         self.deliver(Event::Registered { link, register });
@@ -229,6 +234,7 @@ impl World {
             seq: fake.next_beat,
             disks: vec![rpc::Disk { total_bytes: 1 << 40, free_bytes: 1 << 39, ..Default::default() }],
             chunks: fake.replicas.len() as u64,
+            load_permille: fake.load,
             digest: fake.digest(),
             ..Default::default()
         };
