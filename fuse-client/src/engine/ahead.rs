@@ -3,7 +3,8 @@
 //! While this mount is alone, it knows what most changes of names and attributes will come to
 //! (`meta/core/foresee`). It then answers at once; the operation is on its way in the order of all others, is sent again until the
 //! master has made it durable, and what a later question asks is answered behind it. `fsync` waits until all of it is. What
-//! the master refuses after all (its disk is full, the session had ended) is an error of the next fsync or close.
+//! the master refuses after all (the session had ended) is an error of the next fsync or close. When its disk is nearly full it
+//! takes what had been answered, and says that nothing more is to be.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -194,7 +195,9 @@ impl Engine {
 
     /// Whether what could be foreseen is to be asked for all the same.
     fn careful(&self) -> bool {
-        self.session.is_silent() || self.refused.lock().is_some_and(|at| at.elapsed() < CAREFUL)
+        self.session.is_silent()
+            || self.session.is_scarce()
+            || self.refused.lock().is_some_and(|at| at.elapsed() < CAREFUL)
     }
 
     /// Everything changed so far is durable at the master; an error of what concerns `inode` is reported, once.

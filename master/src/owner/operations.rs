@@ -12,6 +12,9 @@ use crate::core::namespace::{self, Context};
 use crate::core::sessions::ConnectionId;
 use crate::store::Room;
 
+/// Operations that are taken though the disk is full, until it is not. A mount has 256 under way at most.
+const MOST_OVER: u32 = 4096;
+
 impl State {
     /// Executes an operation, or repeats the reply that it had.
     pub(super) fn operation(
@@ -41,21 +44,35 @@ impl State {
             turn.reply(from, reply);
             return;
         }
-        let allowed = match turn.room.0 {
-            Room::Ample => true,
-            Room::Scarce => namespace::is_release(body),
-            Room::None => false,
-        };
-        if !allowed {
-            turn.reply(from, refusal(op.id, errno::ENOSPC, "the master's disk is full"));
+        let room = turn.room.0;
+        if !self.has_room_for(room, &op, body) {
+            let refusal = refusal(op.id, errno::ENOSPC, "the master's disk is full");
+            turn.reply(from, rpc::Reply { scarce: true, ..refusal });
             return;
         }
-        let reply = self.execute(turn, session, &op);
+        let mut reply = self.execute(turn, session, &op);
+        reply.scarce = room != Room::Ample;
         if reply.errno == 0 && turn.scratch.changed() && must_keep(body) {
             put_reply(&mut turn.scratch, session, &reply);
             self.kept.entry(session).or_default().insert(slot(reply.id), reply.clone());
         }
         turn.reply(from, reply);
+    }
+
+    /// What a mount has answered already is taken as long as it is little: the log has its place, and the mount hears that it
+    /// is to stop answering ahead.
+    fn has_room_for(&mut self, room: Room, op: &rpc::Op, body: &Body) -> bool {
+        match room {
+            Room::Ample => {
+                self.over = 0;
+                return true;
+            }
+            Room::Scarce if namespace::is_release(body) => return true,
+            Room::Scarce | Room::None => {}
+        }
+        let taken = op.at.is_some() && self.over < MOST_OVER;
+        self.over += u32::from(taken);
+        taken
     }
 
     fn execute(&mut self, turn: &mut Turn<'_>, session: SessionId, op: &rpc::Op) -> rpc::Reply {

@@ -46,6 +46,8 @@ pub(super) struct State {
     /// Clients that wait for the cluster core: the connection and the operation's id.
     pub(super) reports: HashMap<cluster::Token, (ConnectionId, u64)>,
     pub(super) next_token: u64,
+    /// Operations that were taken since the disk has been full.
+    pub(super) over: u32,
     /// Whom to tell of changes of chunkservers' states, and how many there were.
     pub(super) watchers: Vec<Sender<rpc::NodeChange>>,
     pub(super) changes: u64,
@@ -102,6 +104,7 @@ impl State {
             kept: load_replies(store)?,
             reports: HashMap::new(),
             next_token: 1,
+            over: 0,
             watchers: Vec::new(),
             changes: 0,
             random,

@@ -82,6 +82,11 @@ impl Session {
         self.state.lock().silent
     }
 
+    /// Whether the master may have to refuse changes, its disk being nearly full.
+    pub fn is_scarce(&self) -> bool {
+        self.state.lock().scarce
+    }
+
     /// Whether an operation may be sent now.
     pub fn has_room(&self) -> bool {
         self.state.lock().window.has_room()

@@ -93,6 +93,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// An operation has waited in vain, and nothing has been heard since.
     pub(super) silent: bool,
+    /// The master's disk is nearly full, as its last answer to a change said.
+    pub(super) scarce: bool,
 }
 
 impl State {
@@ -305,7 +307,11 @@ impl Session {
                 let finished = {
                     let mut state = self.state.lock();
                     state.silent = false;
-                    state.window.finish(reply.id)
+                    let finished = state.window.finish(reply.id);
+                    if finished.as_ref().and_then(|(op, _)| op.op.as_ref()).is_some_and(changes) {
+                        state.scarce = reply.scarce;
+                    }
+                    finished
                 };
                 let Some((rpc::Op { op: Some(op), .. }, waiter)) = finished else { return };
                 match waiter {

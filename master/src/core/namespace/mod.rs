@@ -120,7 +120,7 @@ pub fn execute(scratch: &mut Scratch<'_>, context: &mut Context<'_>, op: &rpc::O
         None => Ok((result, changed_directories(scratch, op.op.as_ref())?)),
     });
     match outcome {
-        Ok((result, parents)) => rpc::Reply { id: op.id, errno: 0, detail: String::new(), parents, result },
+        Ok((result, parents)) => rpc::Reply { id: op.id, parents, result, ..rpc::Reply::default() },
         Err(fail) => {
             scratch.rollback();
             context.events.truncate(told);
