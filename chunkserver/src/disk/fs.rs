@@ -159,6 +159,8 @@ impl Storage for FsStorage {
 
     fn space(&self) -> io::Result<(u64, u64)> {
         let s = statvfs(&self.root)?;
-        Ok((s.f_blocks * s.f_frsize, s.f_bavail * s.f_frsize))
+        // What the file system keeps for others (root's share) is neither used nor free: as df counts.
+        let usable = s.f_blocks.saturating_sub(s.f_bfree).saturating_add(s.f_bavail);
+        Ok((usable.saturating_mul(s.f_frsize), s.f_bavail.saturating_mul(s.f_frsize)))
     }
 }
