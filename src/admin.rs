@@ -15,20 +15,37 @@ use crate::error::Failure;
 /// How long one master may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-async fn connect(master: &str) -> Result<AdminClient<Channel>, Failure> {
-    channel(master).await.map(AdminClient::new)
-}
-
-/// A connection to the first of the masters that can be reached.
-pub async fn first_channel(masters: &[String]) -> Result<Channel, Failure> {
+/// What the first of the masters says that can be asked.
+async fn first<T, F>(masters: &[String], ask: impl Fn(String) -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
     let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
     for master in masters {
-        match channel(master).await {
-            Ok(channel) => return Ok(channel),
+        match ask(master.clone()).await {
+            Ok(answer) => return Ok(answer),
             Err(e) => last = e,
         }
     }
     Err(last)
+}
+
+/// The answer of the first of the masters that answers.
+async fn first_answer<T, F>(masters: &[String], ask: impl Fn(AdminClient<Channel>) -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    let ask = &ask;
+    let asked = |master: String| async move {
+        let answer = ask(AdminClient::new(channel(&master).await?)).await;
+        answer.map(tonic::Response::into_inner).map_err(|e| refused(&master, &e))
+    };
+    first(masters, asked).await
+}
+
+/// A connection to the first of the masters that can be reached.
+pub async fn first_channel(masters: &[String]) -> Result<Channel, Failure> {
+    first(masters, |master| async move { channel(&master).await }).await
 }
 
 async fn channel(master: &str) -> Result<Channel, Failure> {
@@ -41,117 +58,47 @@ async fn channel(master: &str) -> Result<Channel, Failure> {
 
 /// The cluster as the first of the masters that answers sees it.
 pub async fn status(masters: &[String]) -> Result<StatusReply, Failure> {
-    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
-    for master in masters {
-        match status_of(master).await {
-            Ok(reply) => return Ok(reply),
-            Err(e) => last = e,
-        }
-    }
-    Err(last)
-}
-
-async fn status_of(master: &str) -> Result<StatusReply, Failure> {
-    let reply = connect(master).await?.status(StatusRequest {}).await;
-    reply.map(tonic::Response::into_inner).map_err(|e| refused(master, &e))
+    first_answer(masters, |mut client| async move { client.status(StatusRequest {}).await }).await
 }
 
 /// Has chunkservers (none named: all) verify their disks, by the first of the masters that answers.
 pub async fn scrub(masters: &[String], request: &ScrubRequest) -> Result<ScrubReply, Failure> {
-    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
-    for master in masters {
-        let mut client = match connect(master).await {
-            Ok(client) => client,
-            Err(e) => {
-                last = e;
-                continue;
-            }
-        };
-        match client.scrub(request.clone()).await {
-            Ok(reply) => return Ok(reply.into_inner()),
-            Err(e) => last = refused(master, &e),
-        }
-    }
-    Err(last)
+    first_answer(masters, |mut client| async move { client.scrub(request.clone()).await }).await
 }
 
 /// An inode's chunks, from the first of the masters that answers.
 pub async fn file(masters: &[String], inode: u64) -> Result<FileReply, Failure> {
-    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
-    for master in masters {
-        let mut client = match connect(master).await {
-            Ok(client) => client,
-            Err(e) => {
-                last = e;
-                continue;
-            }
-        };
-        match client.file(FileRequest { inode }).await {
-            Ok(reply) => return Ok(reply.into_inner()),
-            Err(e) => last = refused(master, &e),
-        }
-    }
-    Err(last)
+    first_answer(masters, |mut client| async move { client.file(FileRequest { inode }).await }).await
 }
 
 /// Sets what counts how much where a new copy's server is chosen, if given, at the first of the masters that answers; what it is then.
 pub async fn weights(masters: &[String], set: Option<Weights>) -> Result<Weights, Failure> {
-    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
-    for master in masters {
-        let mut client = match connect(master).await {
-            Ok(client) => client,
-            Err(e) => {
-                last = e;
-                continue;
-            }
-        };
-        match client.weights(WeightsRequest { set }).await {
-            Ok(reply) => return Ok(reply.into_inner().weights.unwrap_or_default()),
-            Err(e) => last = refused(master, &e),
-        }
-    }
-    Err(last)
+    let reply =
+        first_answer(masters, |mut client| async move { client.weights(WeightsRequest { set }).await })
+            .await?;
+    Ok(reply.weights.unwrap_or_default())
+}
+
+/// Steers a chunkserver at the first of the masters that answers, or asks how far it is.
+pub async fn node(masters: &[String], request: NodeRequest) -> Result<NodeReply, Failure> {
+    first_answer(masters, |mut client| async move { client.node(request).await }).await
 }
 
 /// Changes of chunkservers' states, from the first of the masters that answers.
 pub async fn watch(masters: &[String]) -> Result<Streaming<NodeChange>, Failure> {
-    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
-    for master in masters {
+    let watched = |master: String| async move {
+        // No limit for the call: it has no end.
         let endpoint = Endpoint::from_shared(format!("http://{master}"))
             .map_err(|e| Failure::Usage(format!("{master}: {e}")))?
             .connect_timeout(LIMIT)
             .http2_keep_alive_interval(LIMIT)
             .keep_alive_timeout(LIMIT);
-        let watched = async {
-            let channel =
-                endpoint.connect().await.map_err(|e| Failure::system(format!("master {master}"), &e))?;
-            AdminClient::new(channel).watch(WatchRequest {}).await.map_err(|e| refused(master, &e))
-        };
-        match watched.await {
-            Ok(changes) => return Ok(changes.into_inner()),
-            Err(e) => last = e,
-        }
-    }
-    Err(last)
-}
-
-/// Steers a chunkserver at the first of the masters that answers, or asks how far it is.
-pub async fn node(masters: &[String], request: NodeRequest) -> Result<NodeReply, Failure> {
-    let mut last = Failure::Usage("no master is known; name one with --master".to_owned());
-    for master in masters {
-        let mut client = match connect(master).await {
-            Ok(client) => client,
-            Err(e) => {
-                last = e;
-                continue;
-            }
-        };
-        match client.node(request).await {
-            Ok(reply) => return Ok(reply.into_inner()),
-            Err(e) => last = refused(master, &e),
-        }
-    }
-    Err(last)
+        let channel =
+            endpoint.connect().await.map_err(|e| Failure::system(format!("master {master}"), &e))?;
+        let changes = AdminClient::new(channel).watch(WatchRequest {}).await;
+        changes.map(tonic::Response::into_inner).map_err(|e| refused(&master, &e))
+    };
+    first(masters, watched).await
 }
 
 fn refused(master: &str, status: &tonic::Status) -> Failure {

@@ -13,6 +13,7 @@ pub mod status;
 pub mod umount;
 pub mod up;
 pub mod watch;
+pub mod which;
 
 use std::path::{Path, PathBuf};
 

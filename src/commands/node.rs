@@ -1,12 +1,11 @@
 //! `cairn node`: takes chunkservers out of service and back.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cairn_proto::rpc::{NodeAction, NodeReply, NodeRequest, Weights};
 
+use crate::commands::which::Which;
 use crate::error::Failure;
-use crate::supervisor::layout::Layout;
 use crate::{admin, commands, process, values};
 
 /// Between looks at how far it is.
@@ -20,14 +19,9 @@ pub struct Args {
     /// What to do
     #[command(subcommand)]
     pub action: Action,
-    /// Data directory of a cluster that `cairn up` runs
-    #[arg(long, global = true, value_name = "DIR", env = "CAIRN_DATA", hide_env_values = true,
-          conflicts_with = "master", default_value_os_t = commands::default_data())]
-    pub data: PathBuf,
-    /// The masters [default: those of the cluster in --data]
-    #[arg(long, global = true, value_name = "ADDR,…", env = "CAIRN_MASTER", hide_env_values = true,
-          value_delimiter = ',', value_parser = values::address)]
-    pub master: Vec<String>,
+    /// Of which cluster
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// What is done with a chunkserver.
@@ -109,10 +103,7 @@ pub struct Resume {
 
 /// Orders it, and waits if asked to. Errors: no such chunkserver, no master answers, a drain that is blocked.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let masters = match args.master.is_empty() {
-        false => args.master.clone(),
-        true => vec![Layout::new(&commands::absolute(&args.data)?).load()?.master_address()],
-    };
+    let masters = args.which.masters()?;
     let (request, wait) = match &args.action {
         Action::Drain(a) => (request(a.id, NodeAction::Drain, 0), a.wait),
         Action::Maintenance(a) => {

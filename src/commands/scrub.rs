@@ -1,15 +1,14 @@
 //! `cairn scrub`: has chunkservers verify what they store, now.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cairn_proto::rpc::{ChunkserverStatus, ScrubProgress, ScrubRequest, StatusReply};
 use tokio::time::{Instant, sleep};
 
+use crate::commands::which::Which;
 use crate::error::Failure;
-use crate::supervisor::layout::Layout;
-use crate::{admin, commands, process, values};
+use crate::{admin, process, values};
 
 /// How often the servers' progress is looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -32,23 +31,15 @@ pub struct Args {
     /// Return when everything has been verified, and say what was found
     #[arg(long, env = "CAIRN_WAIT", hide_env_values = true)]
     pub wait: bool,
-    /// Data directory of a cluster that `cairn up` runs
-    #[arg(long, value_name = "DIR", env = "CAIRN_DATA", hide_env_values = true, conflicts_with = "master",
-          default_value_os_t = commands::default_data())]
-    pub data: PathBuf,
-    /// The masters [default: those of the cluster in --data]
-    #[arg(long, value_name = "ADDR,…", env = "CAIRN_MASTER", hide_env_values = true, value_delimiter = ',',
-          value_parser = values::address)]
-    pub master: Vec<String>,
+    /// Of which cluster
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// Verifies. Errors: no cluster there, no master answers, a named server is not there or does not finish, bad blocks
 /// that could not be healed.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let masters = match args.master.is_empty() {
-        false => args.master.clone(),
-        true => vec![Layout::new(&commands::absolute(&args.data)?).load()?.master_address()],
-    };
+    let masters = args.which.masters()?;
     process::small_runtime()?.block_on(scrub(args, &masters))
 }
 

@@ -1,14 +1,13 @@
 //! `cairn status`: masters, chunkservers, mounts and copies.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use cairn_proto::rpc::{ChunkserverStatus, Disk, NodeState, StatusReply};
 use serde_json::{Value, json};
 
+use crate::commands::which::Which;
 use crate::error::Failure;
-use crate::supervisor::layout::Layout;
-use crate::{admin, commands, process, values};
+use crate::{admin, process, values};
 
 /// Flags of `cairn status`.
 #[derive(Debug, clap::Args)]
@@ -16,22 +15,14 @@ pub struct Args {
     /// As JSON
     #[arg(long, env = "CAIRN_JSON", hide_env_values = true)]
     pub json: bool,
-    /// Data directory of a cluster that `cairn up` runs
-    #[arg(long, value_name = "DIR", env = "CAIRN_DATA", hide_env_values = true, conflicts_with = "master",
-          default_value_os_t = commands::default_data())]
-    pub data: PathBuf,
-    /// The masters [default: those of the cluster in --data]
-    #[arg(long, value_name = "ADDR,…", env = "CAIRN_MASTER", hide_env_values = true, value_delimiter = ',',
-          value_parser = values::address)]
-    pub master: Vec<String>,
+    /// Of which cluster
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// Shows the cluster. Errors: no cluster there, no master answers.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let masters = match args.master.is_empty() {
-        false => args.master.clone(),
-        true => vec![Layout::new(&commands::absolute(&args.data)?).load()?.master_address()],
-    };
+    let masters = args.which.masters()?;
     let reply = process::small_runtime()?.block_on(admin::status(&masters))?;
     match args.json {
         true => println!("{:#}", as_json(&reply)),

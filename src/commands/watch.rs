@@ -1,16 +1,15 @@
 //! `cairn watch`: changes of chunkservers' states, as they happen.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cairn_proto::rpc::NodeChange;
 use serde_json::{Value, json};
 
 use crate::commands::status::state_name;
+use crate::commands::which::Which;
 use crate::error::Failure;
-use crate::supervisor::layout::Layout;
-use crate::{admin, commands, process, values};
+use crate::{admin, process};
 
 /// Before the master is asked again after it has gone.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -21,22 +20,14 @@ pub struct Args {
     /// As JSON, one object a line
     #[arg(long, env = "CAIRN_JSON", hide_env_values = true)]
     pub json: bool,
-    /// Data directory of a cluster that `cairn up` runs
-    #[arg(long, value_name = "DIR", env = "CAIRN_DATA", hide_env_values = true, conflicts_with = "master",
-          default_value_os_t = commands::default_data())]
-    pub data: PathBuf,
-    /// The masters [default: those of the cluster in --data]
-    #[arg(long, value_name = "ADDR,…", env = "CAIRN_MASTER", hide_env_values = true, value_delimiter = ',',
-          value_parser = values::address)]
-    pub master: Vec<String>,
+    /// Of which cluster
+    #[command(flatten)]
+    pub which: Which,
 }
 
 /// Shows changes until it is ended, or nobody reads any more. Errors: no cluster there, no master answers at first.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let masters = match args.master.is_empty() {
-        false => args.master.clone(),
-        true => vec![Layout::new(&commands::absolute(&args.data)?).load()?.master_address()],
-    };
+    let masters = args.which.masters()?;
     process::small_runtime()?.block_on(async {
         let mut changes = admin::watch(&masters).await?;
         loop {
