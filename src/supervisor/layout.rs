@@ -11,6 +11,8 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
@@ -218,20 +220,44 @@ impl Layout {
         Ok(file)
     }
 
-    /// Gives every server a port that is free now; those that were taken by somebody else are replaced.
-    pub fn settle_ports(&self, cluster: &mut Cluster) -> Result<(), Failure> {
-        let taken = |address: &SocketAddr| TcpListener::bind(address).is_err();
-        let mut changed = false;
+    /// Gives every server a port that is free now; those that were taken by somebody else are replaced. They are this
+    /// cluster's for as long as what is returned is kept: others that start at the same time choose others.
+    pub fn settle_ports(&self, cluster: &mut Cluster) -> Result<Vec<UnixListener>, Failure> {
+        let (mut claims, mut changed) = (Vec::new(), false);
         for address in std::iter::once(&mut cluster.master).chain(&mut cluster.chunkservers) {
-            if taken(address) {
-                let port = free_port()?;
-                tracing::warn!(%address, port, "the port is taken by another program; taking another one");
-                address.set_port(port);
-                changed = true;
-            }
+            let claim = claim(address.port()).filter(|_| TcpListener::bind(*address).is_ok());
+            claims.push(match claim {
+                Some(claim) => claim,
+                None => {
+                    let (port, claim) = claimed_port()?;
+                    tracing::warn!(%address, port, "the port is taken by another program; taking another one");
+                    address.set_port(port);
+                    changed = true;
+                    claim
+                }
+            });
         }
-        if changed { self.save(cluster) } else { Ok(()) }
+        if changed {
+            self.save(cluster)?;
+        }
+        Ok(claims)
     }
+}
+
+/// A name that one process at a time can have, in this network name space. None: another cluster has the port, or this one.
+fn claim(port: u16) -> Option<UnixListener> {
+    let name = UnixAddr::from_abstract_name(format!("cairn-port-{port}")).ok()?;
+    UnixListener::bind_addr(&name).ok()
+}
+
+fn claimed_port() -> Result<(u16, UnixListener), Failure> {
+    for _ in 0..1000 {
+        let port = free_port()?;
+        if let Some(claim) = claim(port) {
+            return Ok((port, claim));
+        }
+    }
+    Err(Failure::System("no free port on 127.0.0.1".to_owned()))
 }
 
 fn fit(
@@ -287,6 +313,14 @@ fn free_port() -> Result<u16, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_one_clusters_at_a_time() {
+        let (port, first) = claimed_port().unwrap();
+        assert!(claim(port).is_none());
+        drop(first);
+        assert!(claim(port).is_some());
+    }
 
     fn ports() -> impl FnMut() -> Result<u16, Failure> {
         let mut next = 20_000;

@@ -48,7 +48,7 @@ pub fn server_names(cluster: &Cluster) -> impl Iterator<Item = String> {
 /// Runs the cluster until a signal comes. Errors: it does not start.
 pub async fn run(layout: &Layout, mut cluster: Cluster, plan: Plan) -> Result<(), Failure> {
     let _lock = layout.lock()?;
-    layout.settle_ports(&mut cluster)?;
+    let _ports = layout.settle_ports(&mut cluster)?;
     let mut stop: Stop = Box::pin(process::terminated()?);
     let mut supervisor = Supervisor::new(layout.clone(), &cluster, &plan)?;
     let outcome = match supervisor.start(&mut stop, &plan).await {
