@@ -151,16 +151,19 @@ impl Engine {
         self.ahead(foresee, carry_out).await
     }
 
-    pub(super) async fn set_ahead(&self, inode: u64, change: &SetAttr) -> Result<Option<FileAttr>, FsError> {
-        let file = self.inodes.get(inode);
+    /// `sending` is done at the moment of sending.
+    pub(super) async fn set_ahead(
+        &self,
+        inode: u64,
+        change: &SetAttr,
+        sending: impl FnOnce(),
+    ) -> Result<Option<FileAttr>, FsError> {
         let foresee = |cache: &mut MetaCache, at| {
             Some((Op::SetAttr(change.request(inode)), cache.foresee_set(inode, change, at)?))
         };
         let carry_out = |cache: &mut MetaCache, attr: &FileAttr| {
             cache.replace_attr(attr);
-            if let (Some(_), Some(file)) = (change.mtime, &file) {
-                file.mtime_set();
-            }
+            sending();
         };
         self.ahead(foresee, carry_out).await
     }
@@ -195,9 +198,7 @@ impl Engine {
 
     /// Whether what could be foreseen is to be asked for all the same.
     fn careful(&self) -> bool {
-        self.session.is_silent()
-            || self.session.is_scarce()
-            || self.refused.lock().is_some_and(|at| at.elapsed() < CAREFUL)
+        self.session.is_doubtful() || self.refused.lock().is_some_and(|at| at.elapsed() < CAREFUL)
     }
 
     /// Everything changed so far is durable at the master; an error of what concerns `inode` is reported, once.

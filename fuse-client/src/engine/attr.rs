@@ -90,11 +90,9 @@ impl FileAttr {
     /// Whether a write by somebody without `CAP_FSETID` takes mode bits away: suid, or sgid where the
     /// group may execute (without that bit, sgid once meant mandatory locking and stays).
     pub fn loses_bits_on_write(&self) -> bool {
-        self.mode & 0o4000 != 0 || self.mode & 0o2010 == 0o2010
+        self.without_suidgid() != self.mode
     }
-}
 
-impl FileAttr {
     /// The mode without suid, and without sgid where the group may execute.
     pub fn without_suidgid(&self) -> u32 {
         let mode = self.mode & !0o4000;

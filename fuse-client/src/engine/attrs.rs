@@ -139,16 +139,16 @@ impl Engine {
         if let Some(size) = change.size {
             return self.resize(inode, size, change).await;
         }
-        if let Some(attr) = self.set_ahead(inode, &change).await? {
-            return Ok(self.seen(attr));
-        }
-        let file = self.inodes.get(inode);
+        let file = self.inodes.get(inode).filter(|_| change.mtime.is_some());
         let sending = || {
-            if let (Some(_), Some(file)) = (change.mtime, &file) {
+            if let Some(file) = &file {
                 file.mtime_set();
             }
         };
-        let attr = self.send_setattr(inode, &change, sending).await?;
+        let attr = match self.set_ahead(inode, &change, sending).await? {
+            Some(attr) => attr,
+            None => self.send_setattr(inode, &change, sending).await?,
+        };
         Ok(self.seen(attr))
     }
 

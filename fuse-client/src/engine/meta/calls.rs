@@ -77,14 +77,11 @@ impl Session {
         Ok(None)
     }
 
-    /// Whether the master has not answered for as long as an operation waits, nor been heard since.
-    pub fn is_silent(&self) -> bool {
-        self.state.lock().silent
-    }
-
-    /// Whether the master may have to refuse changes, its disk being nearly full.
-    pub fn is_scarce(&self) -> bool {
-        self.state.lock().scarce
+    /// Whether a change may not be done after all: the master has not answered for as long as an operation waits, nor been
+    /// heard since; or its disk is nearly full.
+    pub fn is_doubtful(&self) -> bool {
+        let state = self.state.lock();
+        state.silent || state.scarce
     }
 
     /// Whether an operation may be sent now.
