@@ -36,15 +36,21 @@ pub struct Verified {
 impl Disk {
     /// Verifies one replica to its end. Returns the bad blocks.
     pub fn verify(&self, chunk: &Arc<ChunkFile>) -> Result<Vec<u32>, DiskError> {
-        let mut bad = Vec::new();
-        let mut from = Some(0);
-        while let Some(at) = from {
-            let step = self.verify_step(chunk, at, Source::Cached)?;
-            bad.extend(step.bad);
-            from = step.next;
-        }
+        let all = self.read_all(chunk)?;
         self.verified(chunk);
-        Ok(bad)
+        Ok(all.bad)
+    }
+
+    /// The same, as one step from the first block to the last; what is bad is still in doubt.
+    pub fn read_all(&self, chunk: &Arc<ChunkFile>) -> Result<Verified, DiskError> {
+        let mut all = Verified { next: Some(0), ..Verified::default() };
+        while let Some(from) = all.next {
+            let step = self.verify_step(chunk, from, Source::Cached)?;
+            all.bad.extend(step.bad);
+            all.bytes += step.bytes;
+            all.next = step.next;
+        }
+        Ok(all)
     }
 
     /// All of it has been read: what is bad is known.

@@ -2,13 +2,10 @@
 
 use super::answer::Answer;
 use super::chunk::Chunk;
-use super::compare::own_table;
 use super::state::Node;
 use crate::disk::DiskError;
 use bytes::Bytes;
-use cairn_proto::block::BLOCK;
 use cairn_proto::data::{Frame, FrameError, Status};
-use cairn_proto::digest::block_hash;
 use cairn_proto::rpc::{ListReply, ListedReplica, VerifyMeta, VerifyReply};
 use prost::Message;
 use std::sync::Arc;
@@ -17,8 +14,6 @@ use std::sync::Arc;
 const LISTED: usize = 2_048;
 /// Bad blocks in one VerifyReply.
 const BAD: usize = 1_024;
-/// Blocks read at once.
-const READ: u32 = 64;
 
 pub(super) fn verify(node: &Arc<Node>, frame: &Frame, answer: Answer) -> Result<(), FrameError> {
     let meta: VerifyMeta = frame.meta()?;
@@ -33,11 +28,13 @@ pub(super) fn verify(node: &Arc<Node>, frame: &Frame, answer: Answer) -> Result<
         let checked = tokio::task::spawn_blocking({
             let (node, chunk) = (node.clone(), chunk.clone());
             move || {
-                let (bad, bytes_read) = if meta.content { read_all(&chunk)? } else { Default::default() };
-                if !bad.is_empty() {
+                let disk = &chunk.unit.disk;
+                let mut read = if meta.content { disk.read_all(&chunk.file)? } else { Default::default() };
+                if !read.bad.is_empty() {
                     chunk.doubt(&node);
                 }
-                Ok(VerifyReply { bad, bytes_read, ..described(&chunk)? })
+                read.bad.truncate(BAD);
+                Ok(VerifyReply { bad: read.bad, bytes_read: read.bytes, ..described(&chunk)? })
             }
         });
         match checked.await.unwrap_or(Err(DiskError::Failed)) {
@@ -48,35 +45,10 @@ pub(super) fn verify(node: &Arc<Node>, frame: &Frame, answer: Answer) -> Result<
     Ok(())
 }
 
-/// Reads every block that has content; the bad ones, and how many bytes were read.
-fn read_all(chunk: &Arc<Chunk>) -> Result<(Vec<u32>, u64), DiskError> {
-    let (mut bad, mut blocks) = (Vec::new(), 0);
-    for (from, to) in chunk.unit.disk.extents(&chunk.file, 0)? {
-        let mut at = from;
-        while at < to {
-            let n = (to - at).min(READ);
-            blocks += u64::from(n);
-            match chunk.unit.disk.read(&chunk.file, at, n) {
-                Ok(_) => at += n,
-                Err(DiskError::Corrupt { block }) => {
-                    // A read stops at the first bad one: go on behind it.
-                    if bad.len() < BAD {
-                        bad.push(block);
-                    }
-                    at = block + 1;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-    }
-    Ok((bad, blocks * BLOCK as u64))
-}
-
 /// The replica's state and the digest of its table, at one moment.
 fn described(chunk: &Chunk) -> Result<VerifyReply, DiskError> {
     let machine = chunk.replica.lock();
-    let table = own_table(chunk)?;
-    let hashes = (0..).zip(&table).map(|(block, (crc, version))| block_hash(block, *crc, *version));
+    let digest = chunk.unit.disk.digest(&chunk.file)?;
     let meta = machine.meta();
     Ok(VerifyReply {
         exists: true,
@@ -84,7 +56,7 @@ fn described(chunk: &Chunk) -> Result<VerifyReply, DiskError> {
         in_sync: meta.in_sync,
         unclean: !machine.is_trusted() || chunk.file.in_doubt(),
         seq: machine.seq(),
-        digest: hashes.fold(0, u64::wrapping_add),
+        digest,
         ..VerifyReply::default()
     })
 }
