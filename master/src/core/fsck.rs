@@ -206,13 +206,7 @@ impl Check<'_> {
     }
 
     fn is_open(&self, inode: u64) -> Result<bool, ViewError> {
-        let prefix = keys::openers(InodeId(inode));
-        let mut open = false;
-        self.view.scan(&prefix, &prefix, &mut |_, _| {
-            open = true;
-            false
-        })?;
-        Ok(open)
+        namespace::has_opener(self.view, InodeId(inode))
     }
 
     fn inode(&mut self, key: &[u8], value: &[u8]) -> Result<(), ViewError> {

@@ -130,10 +130,13 @@ pub(super) fn destroy(
 }
 
 /// Whether any session holds the inode open.
-pub(super) fn has_opener(s: &Scratch<'_>, inode: InodeId) -> Result<bool, ViewError> {
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn has_opener(view: &dyn View, inode: InodeId) -> Result<bool, ViewError> {
     let prefix = keys::openers(inode);
     let mut found = false;
-    s.scan(&prefix, &prefix, &mut |_, _| {
+    view.scan(&prefix, &prefix, &mut |_, _| {
         found = true;
         false
     })?;

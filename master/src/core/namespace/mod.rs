@@ -23,7 +23,7 @@ use super::scratch::Scratch;
 use super::view::ViewError;
 
 pub use chunks::{chunk_record, garbage_record, put_chunk};
-pub use inodes::root;
+pub use inodes::{has_opener, root};
 pub use open::end_session;
 
 /// Chooses servers for a new chunk.
