@@ -16,6 +16,21 @@ pub mod rpc {
     tonic::include_proto!("cairn.v1");
 }
 
+impl rpc::NodeState {
+    /// In one word, for people and programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unknown",
+            Self::Joining => "joining",
+            Self::Alive => "alive",
+            Self::Suspected => "suspected",
+            Self::Dead => "dead",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
 /// Version of everything that goes over a wire; peers with another one are refused.
 ///
 /// History: 1, the first.

@@ -6,7 +6,7 @@ use cairn_proto::rpc::{NodeAction, NodeReply, NodeRequest, Weights};
 
 use crate::commands::which::Which;
 use crate::error::Failure;
-use crate::{admin, commands, process, values};
+use crate::{admin, process, values};
 
 /// Between looks at how far it is.
 const LOOK: Duration = Duration::from_millis(200);
@@ -172,7 +172,7 @@ fn is_done(action: NodeAction, reply: &NodeReply) -> bool {
 }
 
 fn state(reply: &NodeReply) -> &'static str {
-    reply.info.as_ref().map_or("unknown", |i| commands::status::state_name(i.state()))
+    reply.info.as_ref().map_or("unknown", |i| i.state().word())
 }
 
 /// How it is, in one line.

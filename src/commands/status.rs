@@ -33,20 +33,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 /// A server's state in one word.
 pub fn state(server: &ChunkserverStatus) -> &'static str {
-    state_name(server.info.as_ref().map_or(NodeState::Unspecified, |i| i.state()))
-}
-
-/// A state in one word.
-pub fn state_name(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Unspecified => "unknown",
-        NodeState::Joining => "joining",
-        NodeState::Alive => "alive",
-        NodeState::Suspected => "suspected",
-        NodeState::Dead => "dead",
-        NodeState::Draining => "draining",
-        NodeState::Maintenance => "maintenance",
-    }
+    server.info.as_ref().map_or(NodeState::Unspecified, |i| i.state()).word()
 }
 
 fn address(server: &ChunkserverStatus) -> (u32, &str) {

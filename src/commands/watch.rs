@@ -6,7 +6,6 @@ use std::time::Duration;
 use cairn_proto::rpc::NodeChange;
 use serde_json::{Value, json};
 
-use crate::commands::status::state_name;
 use crate::commands::which::Which;
 use crate::error::Failure;
 use crate::{admin, process};
@@ -52,15 +51,15 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn as_text(change: &NodeChange) -> String {
     let info = change.info.clone().unwrap_or_default();
     let at = change.at.as_ref().map_or(0, |t| t.secs);
-    let (from, to) = (state_name(change.from()), state_name(info.state()));
+    let (from, to) = (change.from().word(), info.state().word());
     format!("{at} chunkserver {} {} {from} -> {to}: {}", info.id, info.addr, change.why)
 }
 
 fn as_json(change: &NodeChange) -> Value {
     let info = change.info.clone().unwrap_or_default();
     let at = change.at.unwrap_or_default();
-    json!({"number": change.number, "id": info.id, "addr": info.addr, "from": state_name(change.from()),
-           "to": state_name(info.state()), "why": change.why, "at": at.secs})
+    json!({"number": change.number, "id": info.id, "addr": info.addr, "from": change.from().word(),
+           "to": info.state().word(), "why": change.why, "at": at.secs})
 }
 
 #[cfg(test)]

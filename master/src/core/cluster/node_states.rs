@@ -129,14 +129,7 @@ impl State {
 
     /// In one word.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Joining => "joining",
-            Self::Alive => "alive",
-            Self::Suspected => "suspected",
-            Self::Dead => "dead",
-            Self::Draining => "draining",
-            Self::Maintenance => "maintenance",
-        }
+        self.message().word()
     }
 }
 
