@@ -60,7 +60,7 @@ pub(super) fn best(
 }
 
 /// `part` in thousandths of `whole`, which is not less.
-fn permille(part: u64, whole: u64) -> u64 {
+pub(super) fn permille(part: u64, whole: u64) -> u64 {
     let permille = u128::from(part) * 1_000 / u128::from(whole.max(1));
     u64::try_from(permille).map_or(1_000, |p| p.min(1_000))
 }

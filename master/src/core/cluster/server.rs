@@ -10,6 +10,7 @@ use super::health::{Signs, health};
 use super::node_states::State;
 use super::opinion::Opinion;
 use super::replicas::Replicas;
+use super::score::permille;
 use super::{Duty, LinkId, ServerRecord};
 use crate::core::Millis;
 
@@ -141,6 +142,10 @@ impl Server {
         self.disks.iter().filter(|d| !d.failed).map(|d| d.free_bytes).fold(0, u64::saturating_add)
     }
 
+    fn used_bytes(&self) -> u64 {
+        self.total_bytes().saturating_sub(self.free_bytes())
+    }
+
     /// Whether it may be given a new replica.
     pub(super) fn has_space(&self, chunk_size: u64, full_permille: u64) -> bool {
         let (total, free) = (u128::from(self.total_bytes()), u128::from(self.free_bytes()));
@@ -160,14 +165,12 @@ impl Server {
 
     fn health(&self, pace: Pace) -> u32 {
         let late = self.arrivals.mean() + self.arrivals.deviation();
-        let used = u128::from(self.total_bytes().saturating_sub(self.free_bytes()));
-        let used_permille = used * 1_000 / u128::from(self.total_bytes()).max(1);
         health(Signs {
             state: self.state,
             late_permille: late * 1_000 / pace.heartbeat.max(1),
             suspicions: self.suspicions.count(self.last_heartbeat),
             disks: (self.disks.len(), self.disks.iter().filter(|d| d.failed).count()),
-            used_permille: u64::try_from(used_permille).unwrap_or(1_000),
+            used_permille: permille(self.used_bytes(), self.total_bytes()),
             load_permille: self.load_permille.into(),
         })
     }
@@ -177,7 +180,7 @@ impl Server {
             info: Some(self.info()),
             pid: self.pid,
             disks: self.disks.clone(),
-            used_bytes: self.total_bytes().saturating_sub(self.free_bytes()),
+            used_bytes: self.used_bytes(),
             chunks: self.chunks,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

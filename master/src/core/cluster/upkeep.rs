@@ -163,7 +163,7 @@ impl Cluster {
         if enough || free.is_empty() || waits || self.repairs.load(primary) >= most {
             return Plan::Busy;
         }
-        let Some(target) = self.choose(work, record, &free) else { return Plan::Busy };
+        let Some(target) = self.choose(work, record, &free, &taken) else { return Plan::Busy };
         let command = self.next_command;
         self.next_command += 1;
         Plan::Go(link, Flight { primary, target, command, since: work.now })
@@ -197,7 +197,13 @@ impl Cluster {
 
     /// One with an old copy if there is one, the newest first; else the best by score, on another rack if
     /// possible. The one that failed last only if there is no other.
-    fn choose(&self, work: &mut Work<'_>, record: &ChunkRecord, free: &[&Server]) -> Option<ServerId> {
+    fn choose(
+        &self,
+        work: &mut Work<'_>,
+        record: &ChunkRecord,
+        free: &[&Server],
+        taken: &[&str],
+    ) -> Option<ServerId> {
         let failed = self.repairs.last_target(record.chunk);
         let others: Vec<_> = free.iter().copied().filter(|s| Some(s.record.id) != failed).collect();
         let free = if others.is_empty() { free } else { &others };
@@ -206,10 +212,9 @@ impl Cluster {
             return Some(server.record.id);
         }
         let rack = |s: &ServerId| self.servers.get(s).map(|s| s.record.rack.as_str());
-        let taken = self.racks_taken(record);
         let source = record.primary().as_ref().and_then(rack).unwrap_or_default();
         let choices: Vec<_> = free.iter().map(|s| self.as_choice(s)).collect();
-        score::best(&choices, self.weights, (source, &taken), work.random)
+        score::best(&choices, self.weights, (source, taken), work.random)
     }
 
     /// Racks on which copies stand. (One that is leaving takes none.)
