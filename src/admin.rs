@@ -49,11 +49,14 @@ pub async fn first_channel(masters: &[String]) -> Result<Channel, Failure> {
 }
 
 async fn channel(master: &str) -> Result<Channel, Failure> {
+    dial(master, |endpoint| endpoint.timeout(LIMIT)).await
+}
+
+async fn dial(master: &str, set: impl FnOnce(Endpoint) -> Endpoint) -> Result<Channel, Failure> {
     let endpoint = Endpoint::from_shared(format!("http://{master}"))
-        .map_err(|e| Failure::Usage(format!("{master}: {e}")))?
-        .connect_timeout(LIMIT)
-        .timeout(LIMIT);
-    endpoint.connect().await.map_err(|e| Failure::system(format!("master {master}"), &e))
+        .map_err(|e| Failure::Usage(format!("{master}: {e}")))?;
+    let connected = set(endpoint.connect_timeout(LIMIT)).connect().await;
+    connected.map_err(|e| Failure::system(format!("master {master}"), &e))
 }
 
 /// The cluster as the first of the masters that answers sees it.
@@ -88,13 +91,8 @@ pub async fn node(masters: &[String], request: NodeRequest) -> Result<NodeReply,
 pub async fn watch(masters: &[String]) -> Result<Streaming<NodeChange>, Failure> {
     let watched = |master: String| async move {
         // No limit for the call: it has no end.
-        let endpoint = Endpoint::from_shared(format!("http://{master}"))
-            .map_err(|e| Failure::Usage(format!("{master}: {e}")))?
-            .connect_timeout(LIMIT)
-            .http2_keep_alive_interval(LIMIT)
-            .keep_alive_timeout(LIMIT);
-        let channel =
-            endpoint.connect().await.map_err(|e| Failure::system(format!("master {master}"), &e))?;
+        let alive = |e: Endpoint| e.http2_keep_alive_interval(LIMIT).keep_alive_timeout(LIMIT);
+        let channel = dial(&master, alive).await?;
         let changes = AdminClient::new(channel).watch(WatchRequest {}).await;
         changes.map(tonic::Response::into_inner).map_err(|e| refused(&master, &e))
     };

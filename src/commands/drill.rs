@@ -31,7 +31,7 @@ pub struct Args {
     pub runs: u32,
     /// Kinds of faults
     #[arg(long, value_name = "FAULT,…", env = "CAIRN_FAULTS", hide_env_values = true, value_delimiter = ',',
-          default_values_t = ["kill".to_owned(), "stop".to_owned()], value_parser = ["kill", "stop"])]
+          default_values_t = Fault::ALL.map(|f| f.name().to_owned()), value_parser = Fault::ALL.map(Fault::name))]
     pub faults: Vec<String>,
     /// As JSON, with each run
     #[arg(long, env = "CAIRN_JSON", hide_env_values = true)]
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let load = Load::start(&dir.0).map_err(cannot)?;
     let inode = std::fs::metadata(dir.0.join("written")).map_err(cannot)?.ino();
     let drill = Drill { runtime: process::small_runtime()?, masters, inode };
-    let kinds = [Fault::Kill, Fault::Stop].into_iter().filter(|f| args.faults.iter().any(|a| a == f.name()));
+    let kinds = Fault::ALL.into_iter().filter(|f| args.faults.iter().any(|a| a == f.name()));
     let plan = kinds.flat_map(|fault| (0..args.runs).map(move |n| (fault, n % 2 == 0)));
     let mut runs = Vec::new();
     for (fault, primary) in plan {
@@ -90,7 +90,7 @@ impl Drill {
         load.look();
         let start = Instant::now();
         let faulty = Faulty::make(fault, pid)?;
-        std::thread::sleep(Faulty::lasts(fault));
+        std::thread::sleep(fault.lasts());
         if !load.goes_on(HANGS) {
             return Err(Failure::System(format!("a call takes more than {HANGS:?}")));
         }

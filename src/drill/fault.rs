@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::error::Failure;
 
 /// How a server fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// SIGKILL: its connections break at once. Whoever watches over it starts it again.
     Kill,
@@ -16,6 +16,18 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::Kill, Self::Stop];
+
+    /// For how long a server fails before it may come back.
+    pub fn lasts(self) -> Duration {
+        match self {
+            Self::Kill => Duration::from_secs(3),
+            // Longer than a lease, so that the worst case is seen.
+            Self::Stop => Duration::from_secs(6),
+        }
+    }
+
     /// In one word.
     pub fn name(self) -> &'static str {
         match self {
@@ -50,15 +62,6 @@ impl Faulty {
         };
         kill_process(raw, signal).map_err(|e| no(&e.to_string()))?;
         Ok(Self { pid: raw, stopped: fault == Fault::Stop })
-    }
-
-    /// For how long it fails before it may come back.
-    pub fn lasts(fault: Fault) -> Duration {
-        match fault {
-            Fault::Kill => Duration::from_secs(3),
-            // Longer than a lease, so that the worst case is seen.
-            Fault::Stop => Duration::from_secs(6),
-        }
     }
 }
 

@@ -39,7 +39,7 @@ fn percentile(values: &[Duration], percent: usize) -> Duration {
 }
 
 fn rows(runs: &[Run]) -> Vec<Row<'_>> {
-    let kinds = [Fault::Kill, Fault::Stop].into_iter().flat_map(|f| [(f, true), (f, false)]);
+    let kinds = Fault::ALL.into_iter().flat_map(|f| [(f, true), (f, false)]);
     let row = |(fault, primary)| {
         let of_kind = |r: &&Run| r.fault == fault && r.primary == primary;
         Row { fault, primary, runs: runs.iter().filter(of_kind).collect() }

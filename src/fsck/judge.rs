@@ -35,16 +35,15 @@ fn bad_blocks(bad: &[u32]) -> String {
     format!("block(s) {}{more}", named.join(", "))
 }
 
+fn finding(info: &ChunkInfo, kind: Kind, server: u32, detail: String) -> Finding {
+    let ChunkInfo { inode, index, chunk, .. } = *info;
+    Finding { inode, index, chunk, server, ..Finding::new(kind, detail) }
+}
+
 /// Judges one chunk.
 pub fn judge(info: &ChunkInfo, answers: &[(u32, Answer)]) -> Verdict {
     let mut verdict = Verdict::default();
-    let about = |kind, server, detail: String| Finding {
-        inode: info.inode,
-        index: info.index,
-        chunk: info.chunk,
-        server,
-        ..Finding::new(kind, detail)
-    };
+    let about = |kind, server, detail: String| finding(info, kind, server, detail);
     if (info.in_sync.len() as u32) < info.wanted {
         let detail = format!("{} of {}", info.in_sync.len(), info.wanted);
         verdict.doubtful.push(about(Kind::FewCopies, 0, detail));
@@ -87,13 +86,7 @@ pub fn judge(info: &ChunkInfo, answers: &[(u32, Answer)]) -> Verdict {
 
 /// Compares the replicas that are what the record says.
 fn compare(info: &ChunkInfo, replicas: &[(u32, &VerifyReply)], verdict: &mut Verdict) {
-    let about = |kind, server, detail| Finding {
-        inode: info.inode,
-        index: info.index,
-        chunk: info.chunk,
-        server,
-        ..Finding::new(kind, detail)
-    };
+    let about = |kind, server, detail: String| finding(info, kind, server, detail);
     let highest = replicas.iter().map(|(_, r)| r.seq).max().unwrap_or(0);
     for (server, r) in replicas.iter().filter(|(_, r)| r.seq < highest) {
         verdict.moving = true;
