@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/cluster.proto",
         "proto/data.proto",
         "proto/fsck.proto",
+        "proto/locks.proto",
     ];
     for f in files {
         println!("cargo::rerun-if-changed={f}");

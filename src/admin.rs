@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cairn_proto::rpc::admin_client::AdminClient;
 use cairn_proto::rpc::{
-    FileReply, FileRequest, NodeChange, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply,
-    StatusRequest, WatchRequest, Weights, WeightsRequest,
+    FileReply, FileRequest, Limits, LimitsRequest, LocksReply, LocksRequest, NodeChange, NodeReply,
+    NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest, WatchRequest, Weights, WeightsRequest,
 };
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -74,12 +74,24 @@ pub async fn file(masters: &[String], inode: u64) -> Result<FileReply, Failure> 
     first_answer(masters, |mut client| async move { client.file(FileRequest { inode }).await }).await
 }
 
+/// All file locks, from the first of the masters that answers.
+pub async fn locks(masters: &[String]) -> Result<LocksReply, Failure> {
+    first_answer(masters, |mut client| async move { client.locks(LocksRequest {}).await }).await
+}
+
 /// Sets what counts how much where a new copy's server is chosen, if given, at the first of the masters that answers; what it is then.
 pub async fn weights(masters: &[String], set: Option<Weights>) -> Result<Weights, Failure> {
     let reply =
         first_answer(masters, |mut client| async move { client.weights(WeightsRequest { set }).await })
             .await?;
     Ok(reply.weights.unwrap_or_default())
+}
+
+/// Sets what counts as too much on one chunkserver, if given, at the first of the masters that answers; what it is then.
+pub async fn limits(masters: &[String], set: Option<Limits>) -> Result<Limits, Failure> {
+    let reply =
+        first_answer(masters, |mut client| async move { client.limits(LimitsRequest { set }).await }).await?;
+    Ok(reply.limits.unwrap_or_default())
 }
 
 /// Steers a chunkserver at the first of the masters that answers, or asks how far it is.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    chunkserver, down, drill, file, fsck, master, mount, node, scrub, status, umount, up, watch,
+    chunkserver, down, drill, file, fsck, locks, master, mount, node, scrub, status, umount, up, watch,
 };
 use crate::config_file;
 use crate::error::Failure;
@@ -54,6 +54,8 @@ pub enum Command {
     Scrub(scrub::Args),
     /// Show a file's chunks: epochs, replicas, in-sync sets
     File(file::Args),
+    /// Show file locks: held and waited for, on whichever mount
+    Locks(locks::Args),
     /// Show changes of chunkservers' states as they happen
     Watch(watch::Args),
     /// Check everything: records, copies, checksums; the cluster may be in use

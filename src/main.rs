@@ -8,6 +8,7 @@ mod daemon;
 mod drill;
 mod error;
 mod fsck;
+mod http;
 mod mounts;
 mod notify;
 mod process;
@@ -50,6 +51,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => commands::status::run(&args),
         Command::Scrub(args) => commands::scrub::run(&args),
         Command::File(args) => commands::file::run(&args),
+        Command::Locks(args) => commands::locks::run(&args),
         Command::Watch(args) => commands::watch::run(&args),
         Command::Fsck(args) => commands::fsck::run(&args),
         Command::Node(args) => commands::node::run(&args),

@@ -5,7 +5,8 @@
 mod common;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Cluster, eventually};
@@ -60,8 +61,49 @@ fn a_waiting_process_can_be_interrupted() {
         assert!(child.try_wait().unwrap().is_none(), "it should wait");
         let start = Instant::now();
         common::signal_pid(child.id(), signal);
-        child.wait().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(2), "signal {signal}: {:?}", start.elapsed());
+        eventually(Duration::from_secs(20), "it has ended", || child.try_wait().unwrap().is_some());
+        assert!(start.elapsed() < Duration::from_secs(5), "signal {signal}: {:?}", start.elapsed());
     }
     SERVERS.iter().for_each(|name| cluster.signal(name, libc::SIGCONT));
+}
+
+/// A stopped process that uses a file of a file system mounted there.
+fn stopped_on_a_mount_in(dir: &Path) -> Child {
+    let disk = dir.join("disk");
+    fs::create_dir(&disk).unwrap();
+    common::sh(&format!("mount -t tmpfs cairn-test {}", disk.display()));
+    fs::write(disk.join("f"), "").unwrap();
+    let child = Command::new("tail").arg("-f").arg(disk.join("f")).spawn().unwrap();
+    let command_line = format!("/proc/{}/cmdline", child.id());
+    eventually(Duration::from_secs(10), "it has been started", || {
+        fs::read_to_string(&command_line).unwrap().contains(disk.to_str().unwrap())
+    });
+    common::signal_pid(child.id(), libc::SIGSTOP);
+    child
+}
+
+fn is_ended(mut child: Child) {
+    eventually(Duration::from_secs(20), "it is ended", || child.try_wait().unwrap().is_some());
+}
+
+fn nothing_is_mounted_in(dir: &Path) -> bool {
+    !fs::read_to_string("/proc/self/mounts").unwrap().contains(dir.to_str().unwrap())
+}
+
+#[test]
+fn what_a_test_leaves_behind_is_ended() {
+    let scratch = common::scratch();
+    let path = scratch.path().to_owned();
+    let child = stopped_on_a_mount_in(&path);
+    drop(scratch);
+    is_ended(child);
+    assert!(nothing_is_mounted_in(&path) && !path.exists());
+}
+
+#[test]
+fn a_test_that_hangs_loses_what_it_waits_for() {
+    let scratch = common::Scratch::within(Duration::from_secs(1));
+    let child = stopped_on_a_mount_in(scratch.path());
+    is_ended(child);
+    eventually(Duration::from_secs(5), "its mount is gone", || nothing_is_mounted_in(scratch.path()));
 }

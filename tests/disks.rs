@@ -1,4 +1,4 @@
-//! docs/semantics.md, "Disks": one that fails or is taken away is not noticed, and what was on it is soon elsewhere.
+//! docs/semantics.md, "Disks": one that is taken away or full is not noticed, and what was on it is soon elsewhere.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{Cluster, cairn, eventually, pattern, sh};
@@ -168,4 +168,53 @@ fn a_disk_that_cannot_be_opened_is_left_out() {
     assert_eq!(disk_of(&cluster.status(), &one).0["failed"], false);
     eventually(Duration::from_secs(60), "all copies are there", || all_copies(&cluster));
     assert!(extra.is_running() && fs::read(&path).unwrap() == content);
+}
+
+#[test]
+fn one_full_disk_is_not_noticed_as_long_as_the_others_have_room() {
+    let cluster = Cluster::start();
+    // One of the three gets a small disk instead of its own, and so becomes another server.
+    assert!(cluster.down().status.success());
+    let small = cluster.data().join("cs1");
+    fs::remove_dir_all(&small).unwrap();
+    fs::create_dir(&small).unwrap();
+    sh(&format!("mount -t tmpfs -o size=450m cairn-test {}", small.display()));
+    let _unmounted = OnDrop(|| drop(Command::new("umount").arg("-l").arg(&small).output()));
+    cluster.up();
+    eventually(Duration::from_secs(20), "all three are there", || cluster.alive() == 3);
+    // As long as it has room it is used like the others.
+    let files: Vec<_> = (0..12)
+        .map(|i| {
+            let path = cluster.mount().join(i.to_string());
+            write_synced(&path, &pattern(i * 1000, MIB));
+            (i, path.clone(), File::options().write(true).open(&path).unwrap())
+        })
+        .collect();
+    assert!(chunk_files(&small) > 2);
+    // All grow, beyond what it can take.
+    for piece in 1..24 {
+        for (i, _, file) in &files {
+            file.write_all_at(&pattern(i * 1000 + piece, MIB), piece * MIB as u64).unwrap();
+            file.sync_data().unwrap();
+        }
+    }
+    let (disk, server) = disk_of(&cluster.status(), &small);
+    assert!(disk["free_bytes"].as_u64().unwrap() < 16 << 20, "{disk:#}");
+    assert_eq!((&disk["failed"], server["state"].as_str()), (&Value::Bool(false), Some("alive")));
+    let second = cluster.second_mount("second", &[]);
+    for (i, path, _) in &files {
+        let all = fs::read(second.dir().join(path.file_name().unwrap())).unwrap();
+        assert_eq!(all.len(), 24 * MIB);
+        for (piece, there) in (0..).zip(all.chunks(MIB)) {
+            assert!(there == pattern(i * 1000 + piece, MIB), "file {i}, piece {piece}");
+        }
+    }
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }

@@ -29,8 +29,8 @@ as ./cairn down --data "$dir/data/c"
 
 #[test]
 fn somebody_who_is_not_root_runs_his_own_cluster() {
-    let output = std::process::Command::new("unshare")
-        .args(["-m", "bash", "-euo", "pipefail", "-c", SCRIPT])
+    let output = std::process::Command::new("timeout")
+        .args(["-k", "5", "240", "unshare", "-m", "bash", "-euo", "pipefail", "-c", SCRIPT])
         .env("CAIRN_BINARY", env!("CARGO_BIN_EXE_cairn"))
         .output()
         .unwrap();

@@ -2,6 +2,7 @@
 
 use crate::disk::DiskError;
 use crate::disk::identity::IdentityError;
+use cairn_proto::monitor::Monitor;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Config {
     pub open_files: usize,
     /// Bytes a second that are read on each disk to verify what is stored; 0: only on command.
     pub scrub_rate: u64,
+    /// Is told how this server can be asked how it is.
+    pub monitor: Monitor,
 }
 
 impl Default for Config {
@@ -44,6 +47,7 @@ impl Default for Config {
             reserve_bytes: 192 << 20,
             open_files: 512,
             scrub_rate: 10 << 20,
+            monitor: Monitor::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::disk::identity::{DiskDir, Identity};
 use crate::disk::{BootMark, Disk, DiskError, DiskSettings, Recovered, Syncer};
 use crate::node::{
     DiskScrub, DiskUnit, Listeners, Node, NodeConfig, Registration, housekeep, is_whole, keep_attached,
-    recover_chunks, register, serve,
+    recover_chunks, register, report, serve,
 };
 use cairn_proto::PROTOCOL;
 use cairn_proto::block::BLOCK;
@@ -32,6 +32,7 @@ pub async fn run(
     tokio::pin!(shutdown);
     let mut dirs = open_dirs(&config)?;
     let (listeners, addr) = listen(&config).await?;
+    config.monitor.starting("no master has taken this chunkserver in yet");
     let mut hello = hello(&config, addr, dirs[0].identity);
     let registration = tokio::select! {
         r = register(&config.masters, &hello) => r.map_err(|e| Error::Refused(e.message().into()))?,
@@ -44,6 +45,8 @@ pub async fn run(
         info.id = identity.server;
     }
     let node = open_node(&config, &dirs, identity, &hello).await?;
+    let asked = Arc::downgrade(&node);
+    config.monitor.answered_by(move || std::future::ready(report(&asked)));
     ready(addr);
     tokio::select! {
         () = serve(node.clone(), listeners) => {}
@@ -128,6 +131,7 @@ fn hello(config: &Config, addr: SocketAddr, identity: Option<Identity>) -> Regis
         rack: config.rack.clone(),
         pid: std::process::id(),
         protocol: PROTOCOL,
+        http: config.monitor.address().to_owned(),
     }
 }
 

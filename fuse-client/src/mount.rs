@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_proto::monitor::Monitor;
 use tokio::sync::mpsc;
 
 use crate::engine::{Engine, EngineConfig};
-use crate::fuse::{Adapter, KernelCaches, clone_device, handshake, serve};
+use crate::fuse::{Adapter, KernelCaches, clone_device, handshake, report, serve};
 use crate::mountpoint::{MountError, check, detach, mount, set_read_ahead, unmount};
 use crate::options::MountOptions;
 
@@ -57,6 +58,8 @@ pub struct MountConfig {
     pub on_outage: OnOutage,
     /// Threads that read the kernel's requests.
     pub threads: usize,
+    /// Is told how this mount can be asked how it is.
+    pub monitor: Monitor,
 }
 
 /// Mounts and serves. Returns when the file system has been unmounted, or unmounts it itself when `shutdown` completes
@@ -75,6 +78,7 @@ pub async fn run(
     }
     let dir = config.dir.clone();
     in_thread(move || check(&dir)).await??;
+    config.monitor.starting("no master has welcomed this mount yet");
     let engine = Engine::start(engine_config(&config)).await?;
     let source = format!("cairn:{}", config.masters.join(","));
     let (dir, options) = (config.dir.clone(), config.options.clone());
@@ -89,7 +93,7 @@ pub async fn run(
         }
     })
     .await??;
-    let mut ended = match start_threads(device, &engine, config.threads) {
+    let mut ended = match start_threads(device, &engine, &config) {
         Ok(ended) => ended,
         Err(e) => {
             let _ = detach(&config.dir);
@@ -123,6 +127,7 @@ fn engine_config(config: &MountConfig) -> EngineConfig {
         memory: config.memory,
         outage: config.on_outage.patience(),
         read_only: config.options.read_only,
+        http: config.monitor.address().to_owned(),
     }
 }
 
@@ -130,7 +135,7 @@ fn engine_config(config: &MountConfig) -> EngineConfig {
 fn start_threads(
     device: OwnedFd,
     engine: &Arc<Engine>,
-    threads: usize,
+    config: &MountConfig,
 ) -> Result<mpsc::Receiver<()>, MountError> {
     let runtime = tokio::runtime::Handle::current();
     let adapter = Adapter::new(engine.clone(), runtime.clone());
@@ -139,7 +144,9 @@ fn start_threads(
     adapter.set_kernel(kernel.clone());
     engine.set_upper_caches(kernel);
     let (alive, ended) = mpsc::channel(1);
-    for n in 0..threads {
+    let asked = Arc::downgrade(&adapter);
+    config.monitor.answered_by(move || std::future::ready(report(&asked)));
+    for n in 0..config.threads {
         let device =
             if n == 0 { device.clone() } else { Arc::new(clone_device(&device).map_err(io::Error::from)?) };
         let (adapter, runtime, alive) = (adapter.clone(), runtime.clone(), alive.clone());

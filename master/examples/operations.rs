@@ -25,7 +25,7 @@ struct Mount {
 impl Mount {
     async fn send(&mut self, body: Body) -> Result<(), Box<dyn Error>> {
         self.next += 1;
-        let op = rpc::Op { id: self.next, op: Some(body), at: None };
+        let op = rpc::Op { id: self.next, op: Some(body), ..rpc::Op::default() };
         self.up.send(ClientMessage { msg: Some(Msg::Op(op)) }).await?;
         Ok(())
     }

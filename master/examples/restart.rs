@@ -90,7 +90,7 @@ async fn serve(dir: &str) -> Outcome {
     let (mount_dir, boot_id) = ("/mnt".into(), "this machine".into());
     let hello = rpc::Hello { protocol: cairn_proto::PROTOCOL, mount_dir, boot_id, ..rpc::Hello::default() };
     let lookup = rpc::Lookup { parent: 2, name: "file-00000500.txt".into() };
-    let lookup = rpc::Op { id: 1, op: Some(Op::Lookup(lookup)), at: None };
+    let lookup = rpc::Op { id: 1, op: Some(Op::Lookup(lookup)), ..rpc::Op::default() };
     for msg in [Msg::Hello(hello), Msg::Op(lookup)] {
         to.send(ClientMessage { msg: Some(msg) }).await?;
     }

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cairn_proto::monitor::Monitor;
+
 /// A master's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -23,6 +25,8 @@ pub struct Config {
     pub repair_rate: u64,
     /// Run in a shell when a chunkserver's state changes.
     pub on_node_change: Option<String>,
+    /// Is told how this master can be asked how it is.
+    pub monitor: Monitor,
     /// A chunkserver serves for so long after the sending of its last acknowledged heartbeat.
     pub lease: Duration,
     /// Whose the root directory of a new cluster is: user and group.
@@ -42,6 +46,7 @@ impl Default for Config {
             lease: Duration::from_secs(3),
             repair_rate: 64 << 20,
             on_node_change: None,
+            monitor: Monitor::default(),
             owner: (0, 0),
         }
     }

@@ -10,6 +10,8 @@ mod actor;
 mod admin;
 mod clients;
 mod fsck;
+mod leases;
+mod locks;
 mod operations;
 mod state;
 mod turn;
@@ -67,6 +69,10 @@ pub(crate) enum Message {
     Scrub(rpc::ScrubRequest, oneshot::Sender<rpc::ScrubReply>),
     /// What counts how much where a new copy's server is chosen; set it, or only say it.
     Weights(Option<rpc::Weights>, oneshot::Sender<rpc::Weights>),
+    /// What counts as too much on one chunkserver; set it, or only say it.
+    Limits(Option<rpc::Limits>, oneshot::Sender<rpc::Limits>),
+    /// For people: who holds and waits for which file locks.
+    Locks(oneshot::Sender<rpc::LocksReply>),
     /// Changes of chunkservers' states go here from now on.
     Watch(tokio::sync::mpsc::Sender<rpc::NodeChange>),
     /// The records are checked.

@@ -14,6 +14,7 @@ use crate::owner::{Message, Owner, OwnerHandle, Stopped};
 use crate::shell::admin::AdminService;
 use crate::shell::attach::AttachService;
 use crate::shell::fsck::FsckService;
+use crate::shell::monitor;
 use crate::shell::node_hook;
 use crate::shell::session::SessionService;
 use crate::store::{DataDir, DiskStore};
@@ -47,6 +48,8 @@ pub async fn run(
     let addr = listener.local_addr().map_err(failed)?;
     let config = Config { listen: addr, ..config };
     let hook = config.on_node_change.clone();
+    let monitored = config.monitor.clone();
+    monitored.starting("it is reading its store");
 
     let (ended, mut end) = oneshot::channel::<Stopped>();
     let owner = tokio::task::spawn_blocking(move || {
@@ -61,6 +64,8 @@ pub async fn run(
         handle.tell(Message::Watch(to));
         tokio::spawn(node_hook::run_on_changes(command, changes));
     }
+    let asked = handle.clone();
+    monitored.answered_by(move || monitor::report(asked.clone()));
     let ticks = tokio::spawn(tick(handle.clone()));
 
     let (stop, stopped) = oneshot::channel::<()>();

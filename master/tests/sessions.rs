@@ -60,7 +60,7 @@ async fn the_second_mount_waits_until_the_first_has_written_back() {
     assert!(matches!(recall.event, Some(Event::Recall(_))));
     // The holder still works, and writes back what it has.
     assert_eq!(first.mkdir(ROOT, "late").await.errno, 0);
-    first.say(Msg::EventAck(rpc::EventAck { id: recall.id })).await;
+    first.say(Msg::EventAck(rpc::EventAck { id: recall.id, ..Default::default() })).await;
     let welcome = second.welcomed().await;
     assert!(!welcome.exclusive);
     assert_eq!(second.lookup(ROOT, "late").await.errno, 0);
@@ -126,7 +126,7 @@ async fn what_is_no_hello_and_what_is_no_cluster_of_ours_is_refused() {
             down.message().await.unwrap_err()
         }
     };
-    let status = refusal(Msg::KeepAlive(rpc::KeepAlive {})).await;
+    let status = refusal(Msg::KeepAlive(rpc::KeepAlive::default())).await;
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     let other = rpc::Hello { cluster_id: vec![9; 16].into(), protocol: 1, ..Default::default() };
     assert_eq!(refusal(Msg::Hello(other)).await.code(), tonic::Code::FailedPrecondition);

@@ -8,6 +8,8 @@ pub mod block;
 pub mod data;
 pub mod digest;
 mod ids;
+pub mod latency;
+pub mod monitor;
 pub use ids::{ChunkId, Epoch, InodeId, ServerId, SessionId};
 
 /// The messages of `proto/*.proto`, as prost and tonic make them.

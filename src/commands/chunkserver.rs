@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Failure;
-use crate::{notify, process, values};
+use crate::{http, notify, process, values};
 
 /// Flags of `cairn chunkserver`.
 #[derive(Debug, clap::Args)]
@@ -47,6 +47,9 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", env = "CAIRN_SCRUB_RATE", hide_env_values = true,
           default_value = "10MiB", value_parser = values::size)]
     pub scrub_rate: u64,
+    /// Questions over HTTP
+    #[command(flatten)]
+    pub http: http::Args,
 }
 
 /// Serves until a signal ends it.
@@ -59,6 +62,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         rack: args.rack,
         member_timeout: args.member_timeout,
         scrub_rate: args.scrub_rate,
+        monitor: http::serve(&args.http, "chunkserver")?,
         ..Default::default()
     };
     process::runtime()?.block_on(async {

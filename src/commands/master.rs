@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Failure;
-use crate::{notify, process, values};
+use crate::{http, notify, process, values};
 
 /// Flags of `cairn master`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,9 @@ pub struct Args {
     /// CAIRN_WHY set; at most 4 at once, 30s each [default: none]
     #[arg(long, value_name = "CMD", env = "CAIRN_ON_NODE_CHANGE", hide_env_values = true)]
     pub on_node_change: Option<String>,
+    /// Questions over HTTP
+    #[command(flatten)]
+    pub http: http::Args,
 }
 
 fn chunk_size(text: &str) -> Result<u64, String> {
@@ -80,6 +83,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         lease: args.lease,
         repair_rate: args.repair_rate,
         on_node_change: args.on_node_change,
+        monitor: http::serve(&args.http, "master")?,
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
     };
     process::runtime()?.block_on(async {

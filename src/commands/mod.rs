@@ -5,6 +5,8 @@ pub mod down;
 pub mod drill;
 pub mod file;
 pub mod fsck;
+pub mod limits;
+pub mod locks;
 pub mod master;
 pub mod mount;
 pub mod node;

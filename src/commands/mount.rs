@@ -6,7 +6,7 @@ use std::time::Duration;
 use cairn_fuse_client::{MountConfig, MountError, MountOptions, OnOutage};
 
 use crate::error::{Failure, chain};
-use crate::{commands, daemon, mounts, notify, process, values};
+use crate::{commands, daemon, http, mounts, notify, process, values};
 
 /// How long a mount in the background may take until it answers.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -22,6 +22,9 @@ pub struct Args {
     /// Run in the background; returns once the mount answers
     #[arg(short = 'd', long, env = "CAIRN_DETACH", hide_env_values = true)]
     pub detach: bool,
+    /// Questions over HTTP
+    #[command(flatten)]
+    pub http: http::Args,
     /// What the mount is like
     #[command(flatten)]
     pub tuning: Tuning,
@@ -89,6 +92,7 @@ pub fn run(args: Args, in_background: bool) -> Result<(), Failure> {
         memory: usize::try_from(args.tuning.memory).unwrap_or(usize::MAX),
         on_outage: args.tuning.on_outage,
         threads: args.tuning.threads as usize,
+        monitor: http::serve(&args.http, "mount")?,
     };
     process::runtime()?.block_on(async {
         let stop = process::terminated()?;

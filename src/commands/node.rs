@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use cairn_proto::rpc::{NodeAction, NodeReply, NodeRequest, Weights};
 
+use crate::commands::limits::{self, SetLimits};
 use crate::commands::which::Which;
 use crate::error::Failure;
 use crate::{admin, process, values};
@@ -35,6 +36,8 @@ pub enum Action {
     Resume(Resume),
     /// Show or set what counts how much where a new copy's server is chosen; only their relation matters
     Weights(SetWeights),
+    /// Show or set what counts as too much on one chunkserver, so that chunks move to others
+    Limits(SetLimits),
 }
 
 /// Flags of `cairn node weights`.
@@ -111,6 +114,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             (request(a.id, NodeAction::Maintenance, ms), a.wait)
         }
         Action::Weights(a) => return process::small_runtime()?.block_on(weights(&masters, a)),
+        Action::Limits(a) => return process::small_runtime()?.block_on(limits::run(&masters, a)),
         Action::Resume(a) => (request(a.id, NodeAction::Resume, 0), a.wait),
     };
     process::small_runtime()?.block_on(async {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use cairn_proto::rpc::{ChunkserverStatus, Disk, NodeState, StatusReply};
+use cairn_proto::rpc::{ChunkserverStatus, Disk, Migration, NodeState, RepairStatus, StatusReply};
 use serde_json::{Value, json};
 
 use crate::commands::which::Which;
@@ -41,8 +41,9 @@ fn address(server: &ChunkserverStatus) -> (u32, &str) {
 }
 
 fn as_json(reply: &StatusReply) -> Value {
-    let masters =
-        reply.masters.iter().map(|m| json!({"id": m.id, "addr": m.addr, "pid": m.pid, "leader": m.leader}));
+    let masters = reply.masters.iter().map(
+        |m| json!({"id": m.id, "addr": m.addr, "pid": m.pid, "leader": m.leader, "http": told(&m.http)}),
+    );
     let chunkservers = reply.chunkservers.iter().map(|s| {
         let (id, addr) = address(s);
         let disks = s.disks.iter().map(|d| {
@@ -52,12 +53,12 @@ fn as_json(reply: &StatusReply) -> Value {
         json!({"id": id, "addr": addr, "pid": s.pid, "state": state(s), "disks": disks.collect::<Vec<_>>(),
                "used_bytes": s.used_bytes, "chunks": s.chunks,
                "health": s.health_permille, "rtt_us": s.rtt_us, "load_permille": s.load_permille, "rack": s.rack,
-               "timeout_ms": s.timeout_ms})
+               "timeout_ms": s.timeout_ms, "full": s.full, "http": told(&s.http)})
     });
-    let mounts = reply
-        .mounts
-        .iter()
-        .map(|m| json!({"dir": m.dir, "pid": m.pid, "host": m.host, "exclusive": m.exclusive}));
+    let mounts = reply.mounts.iter().map(|m| {
+        json!({"dir": m.dir, "pid": m.pid, "host": m.host, "exclusive": m.exclusive, "session": m.session,
+                        "operations": m.operations, "leases": m.leases, "http": told(&m.http)})
+    });
     json!({
         "masters": masters.collect::<Vec<_>>(),
         "chunkservers": chunkservers.collect::<Vec<_>>(),
@@ -65,7 +66,25 @@ fn as_json(reply: &StatusReply) -> Value {
         "node_changes": reply.node_changes,
         "chunks": {"total": reply.chunks_total, "under_replicated": reply.chunks_under_replicated,
                    "missing": reply.chunks_missing},
+        "balance": balance(&reply.migration.unwrap_or_default()),
+        "repair": repair(&reply.repair.unwrap_or_default()),
     })
+}
+
+fn balance(m: &Migration) -> Value {
+    json!({"copy_rate": m.copy_rate, "moving": {"draining": m.draining, "disk": m.disk},
+           "moved": {"disk": m.disk_moved}})
+}
+
+/// Where it answers `/health` and `/metrics`; `null`: nowhere.
+fn told(address: &str) -> Option<&str> {
+    (!address.is_empty()).then_some(address)
+}
+
+fn repair(r: &RepairStatus) -> Value {
+    json!({"waiting": r.waiting, "blocked": r.blocked, "running": r.running, "done": r.done, "failed": r.failed,
+           "rate": r.rate, "rate_permille": r.rate_permille,
+           "allowed_bytes": r.allowed_bytes, "copied_bytes": r.copied_bytes})
 }
 
 fn scrub(disk: &Disk) -> Value {
@@ -102,6 +121,9 @@ fn as_text(reply: &StatusReply) -> String {
         let _ = writeln!(out, "{:<12} {:>4}  {:<22} {:>8}  {}", "mount", "", m.host, m.pid, m.dir);
     }
     let _ = writeln!(out, "{}", copies(reply));
+    if let Some(moves) = moves(&reply.migration.unwrap_or_default()) {
+        let _ = writeln!(out, "{moves}");
+    }
     out
 }
 
@@ -112,7 +134,17 @@ fn damage(server: &ChunkserverStatus) -> String {
     let bad: u64 = server.disks.iter().map(bad).sum();
     let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
     let bad = if bad > 0 { format!(", {bad} bad blocks") } else { String::new() };
-    failed + &bad
+    let full = if server.full { ", full: chunks move off it" } else { "" };
+    failed + &bad + full
+}
+
+/// One line on what moves, and why; `None`: nothing does.
+fn moves(m: &Migration) -> Option<String> {
+    let kinds = [(m.draining, "off chunkservers that are drained"), (m.disk, "off full ones")];
+    let all = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}"));
+    let all = all.collect::<Vec<_>>().join(", ");
+    let rate = values::human(m.copy_rate);
+    (!all.is_empty()).then(|| format!("chunks to move: {all}; copies may take {rate} a second"))
 }
 
 /// One line on the copies.
@@ -133,7 +165,13 @@ mod tests {
 
     fn reply() -> StatusReply {
         StatusReply {
-            masters: vec![MasterStatus { id: 1, addr: "127.0.0.1:1".into(), pid: 10, leader: true }],
+            masters: vec![MasterStatus {
+                id: 1,
+                addr: "127.0.0.1:1".into(),
+                pid: 10,
+                leader: true,
+                http: "127.0.0.1:9".into(),
+            }],
             chunkservers: vec![ChunkserverStatus {
                 info: Some(ServerInfo {
                     id: 2,
@@ -158,13 +196,31 @@ mod tests {
     #[test]
     fn json_has_the_promised_shape() {
         let v = as_json(&reply());
-        assert_eq!(v["masters"], json!([{"id": 1, "addr": "127.0.0.1:1", "pid": 10, "leader": true}]));
+        assert_eq!(
+            v["masters"],
+            json!([{"id": 1, "addr": "127.0.0.1:1", "pid": 10, "leader": true, "http": "127.0.0.1:9"}])
+        );
         assert_eq!(v["chunkservers"][0]["state"], "alive");
         assert_eq!(v["chunkservers"][0]["used_bytes"], 5);
         assert_eq!(v["chunkservers"][0]["disks"][0]["free_bytes"], 4);
         assert_eq!(v["mounts"][0]["dir"], "/mnt");
         assert_eq!(v["mounts"][0]["pid"], 12);
+        assert_eq!(v["mounts"][0]["http"], Value::Null);
         assert_eq!(v["chunks"], json!({"total": 7, "under_replicated": 1, "missing": 0}));
+    }
+
+    #[test]
+    fn text_says_what_moves_and_why() {
+        let mut r = reply();
+        assert!(!as_text(&r).contains("to move"));
+        r.migration = Some(Migration { copy_rate: 64 << 20, disk: 5, disk_moved: 2, ..Default::default() });
+        r.chunkservers[0].full = true;
+        let text = as_text(&r);
+        let line = "chunks to move: 5 off full ones; copies may take 64.0 MiB a second";
+        assert!(text.contains(line) && text.contains("full: chunks move off it"), "{text}");
+        let balance =
+            json!({"copy_rate": 64 << 20, "moving": {"draining": 0, "disk": 5}, "moved": {"disk": 2}});
+        assert_eq!(as_json(&r)["balance"], balance);
     }
 
     #[test]

@@ -25,6 +25,8 @@ use layout::{Cluster, Layout};
 const SERVERS_LIMIT: Duration = Duration::from_secs(60);
 /// How long the mount may take until it answers.
 const MOUNT_LIMIT: Duration = Duration::from_secs(45);
+/// Each process answers questions over HTTP, on any port.
+const HTTP: &str = "--http=127.0.0.1:0";
 /// How often the cluster is looked at.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -283,6 +285,7 @@ fn specs(layout: &Layout, cluster: &Cluster, plan: &Plan) -> Vec<Spec> {
             flag("--data=", &layout.master()),
             format!("--listen={}", cluster.master).into(),
             format!("--replicas={}", cluster.replicas).into(),
+            HTTP.into(),
         ],
     )];
     for (number, address) in (1..).zip(&cluster.chunkservers) {
@@ -291,11 +294,12 @@ fn specs(layout: &Layout, cluster: &Cluster, plan: &Plan) -> Vec<Spec> {
             flag("--data=", &layout.chunkserver(number)),
             format!("--listen={address}").into(),
             format!("--master={}", cluster.master).into(),
+            HTTP.into(),
         ];
         args.extend(layout.socket(number).map(|path| flag("--unix-socket=", &path)));
         specs.push(server(names.next(), args));
     }
-    let mut args = vec!["mount".into()];
+    let mut args = vec!["mount".into(), HTTP.into()];
     args.extend(plan.mount_flags.iter().cloned());
     args.extend([cluster.master_address().into(), plan.dir.clone().into()]);
     specs.push(Spec { name: "mount".to_owned(), args, mounts_on: Some(plan.dir.clone()) });

@@ -2,47 +2,48 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::common::{cairn, eventually, scratch, sh, signal_pid, text};
+use crate::common::{Scratch, cairn, eventually, scratch_for, sh, signal_pid, text};
+use crate::disks::Disks;
+use crate::ledger::{FILES, Ledger};
 use crate::network::Network;
+use crate::rng::Rng;
 use crate::schedule::SERVERS;
 
-/// Bytes of each chunkserver's disk: room for all chunks of the test and for the reserve that is kept free.
-const DISK_MIB: u32 = 1024;
 /// What a fault did may be noticed a little after it is over: members are given 500 ms to answer.
 const REMAINS: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(20);
 
 /// Everything is ended and deleted when it is dropped.
 pub struct Cluster {
-    dir: TempDir,
+    dir: Scratch,
     master: Option<Child>,
     servers: Vec<Option<Child>>,
     mount: Option<Child>,
+    disks: Vec<Disks>,
     network: Arc<Network>,
 }
 
 impl Cluster {
-    pub fn start() -> Self {
+    /// For a test that goes on for `length`, with chunks of that size.
+    pub fn start(length: Duration, chunk_size: &str) -> Self {
         assert!(Path::new("/dev/fuse").exists(), "these tests need /dev/fuse");
         let mut cluster = Self {
-            dir: scratch(),
+            dir: scratch_for(length),
             master: None,
             servers: (0..SERVERS).map(|_| None).collect(),
             mount: None,
+            disks: Vec::new(),
             network: Arc::new(Network::new(SERVERS)),
         };
-        cluster.start_master();
+        cluster.start_master(chunk_size);
         for server in 1..=SERVERS {
-            let disk = cluster.disk(server);
-            std::fs::create_dir(&disk).unwrap();
-            sh(&format!("mount -t tmpfs -o size={DISK_MIB}m cairn-chaos {}", disk.display()));
+            cluster.disks.push(Disks::new(cluster.dir.path().join(format!("disks{server}"))));
             cluster.start_server(server);
         }
         eventually(SOON, "all chunkservers are alive", || cluster.alive() == SERVERS);
@@ -58,8 +59,37 @@ impl Cluster {
         format!("{}:7460", Network::hub_ip())
     }
 
-    fn disk(&self, server: usize) -> PathBuf {
-        self.dir.path().join(format!("disk{server}"))
+    pub fn disks(&self, server: usize) -> &Disks {
+        &self.disks[server - 1]
+    }
+
+    /// A file's chunks, as `cairn file` shows them.
+    fn chunks(&self, path: &Path) -> Vec<Value> {
+        let mut command = cairn();
+        command.arg("file").arg(path).args(["--json", "--master", &Self::master_address()]);
+        let output = self.network.at_hub(&command).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        let mut file: Value = serde_json::from_slice(&output.stdout).unwrap();
+        file["chunks"].as_array_mut().map(std::mem::take).unwrap()
+    }
+
+    /// The primary of a file's first chunk, or the last of its members.
+    pub fn holder(&self, path: &str, primary: bool) -> usize {
+        let chunks = self.chunks(&self.mount_dir().join(path));
+        let set = chunks[0]["in_sync"].as_array().unwrap();
+        let id = if primary { &set[0] } else { &set[set.len() - 1] };
+        let found = (1..=SERVERS).find(|s| Some(self.disks(*s).server()) == id.as_u64());
+        found.unwrap_or_else(|| panic!("no chunkserver {id}"))
+    }
+
+    /// Flips bits of one server's replicas, of which the two others are whole. Tells which.
+    pub fn flip_bits(&self, server: usize, rng: &mut Rng) -> String {
+        let mut flipped = Vec::new();
+        for _ in 0..rng.between(1, 8) {
+            let path = Ledger::path(&self.mount_dir(), rng.below(FILES as u64) as usize);
+            flipped.extend(self.disks(server).flip_bit(&self.chunks(&path), rng));
+        }
+        format!("flipped {}", flipped.join(", "))
     }
 
     pub fn mount_dir(&self) -> PathBuf {
@@ -77,17 +107,16 @@ impl Cluster {
         logged(&mut command, &self.dir.path().join(format!("{log}.log"))).spawn().unwrap()
     }
 
-    fn start_master(&mut self) {
+    fn start_master(&mut self, chunk_size: &str) {
         let mut master = cairn();
         master.arg("master").arg("--data").arg(self.dir.path().join("master"));
-        // Small chunks: many of them, and many epochs.
-        master.args(["--listen", &Self::master_address(), "--chunk-size", "4MiB"]);
+        master.args(["--listen", &Self::master_address(), "--chunk-size", chunk_size]);
         self.master = Some(self.spawn("master", self.network.at_hub(&master)));
     }
 
     pub fn start_server(&mut self, server: usize) {
         let mut command = cairn();
-        command.arg("chunkserver").arg("--data").arg(self.disk(server).join("data"));
+        command.arg("chunkserver").arg("--data").arg(self.disks(server).directories());
         command.args(["--listen", &format!("{}:7461", Network::ip(server))]);
         command.args(["--master", &Self::master_address()]);
         let child = self.spawn(&format!("cs{server}"), self.network.at(server, &command));
@@ -126,13 +155,30 @@ impl Cluster {
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
+    fn fsck(&self) -> Output {
+        let mut command = cairn();
+        command.args(["fsck", "--rate", "1GiB", "--master", &Self::master_address()]);
+        self.network.at_hub(&command).output().unwrap()
+    }
+
+    /// Waits until `cairn fsck` finds no damage; panics after `limit`. How long it took.
+    pub fn wait_sound(&self, limit: Duration) -> Duration {
+        let began = Instant::now();
+        loop {
+            let output = self.fsck();
+            if output.status.success() {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < limit, "damage is left after {limit:?}: {}", text(&output));
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
     /// Waits until `cairn fsck` finds nothing, not even something worth knowing; panics after `limit`.
     pub fn wait_clean(&self, limit: Duration) -> Duration {
         let began = Instant::now();
         loop {
-            let mut command = cairn();
-            command.args(["fsck", "--rate", "1GiB", "--master", &Self::master_address()]);
-            let output = self.network.at_hub(&command).output().unwrap();
+            let output = self.fsck();
             let said = text(&output);
             if output.status.success() && !said.contains("note:") {
                 println!("{}", said.trim_end());
@@ -162,6 +208,19 @@ impl Cluster {
             }
             assert!(began.elapsed() < limit, "not whole within {limit:?}: {status:#}");
             std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// How things stand, and what is damaged. Nothing here is waited for long.
+    fn show_state(&self) {
+        for what in [&["status", "--json"][..], &["fsck", "--rate", "1GiB"]] {
+            let mut command = Command::new("timeout");
+            command.args(["-s", "KILL", "30"]).arg(cairn().get_program()).args(what);
+            command.args(["--master", &Self::master_address()]);
+            match self.network.at_hub(&command).output() {
+                Ok(output) => eprintln!("cairn {}: {}\n{}", what.join(" "), output.status, text(&output)),
+                Err(e) => eprintln!("cairn {}: {e}", what.join(" ")),
+            }
         }
     }
 
@@ -237,6 +296,7 @@ fn is_mounted(dir: &Path) -> bool {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.show_state();
             self.keep_logs();
         }
         for name in ["mnt", "visit"] {
@@ -246,9 +306,6 @@ impl Drop for Cluster {
         for child in children {
             let _ = child.kill();
             let _ = child.wait();
-        }
-        for server in 1..=SERVERS {
-            let _ = Command::new("umount").arg("-l").arg(self.disk(server)).output();
         }
     }
 }

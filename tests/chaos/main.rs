@@ -4,6 +4,7 @@
 //! ```text
 //! cargo test --test chaos -- --nocapture                            # a minute, a new seed each time
 //! CAIRN_CHAOS_SECONDS=600 cargo test --test chaos -- --nocapture
+//! CAIRN_CHAOS_FAULTS=kill,flip cargo test --test chaos -- --nocapture  # these kinds alone
 //! CAIRN_CHAOS_SEED=7 cargo test --test chaos -- --nocapture         # the schedule of that seed again
 //! ```
 
@@ -14,6 +15,8 @@ mod common;
 
 mod churner;
 mod cluster;
+mod disks;
+mod drill;
 mod faults;
 mod journal;
 mod ledger;
@@ -24,37 +27,39 @@ mod schedule;
 mod visitor;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
+use common::number;
+use faults::WHOLE_WITHIN;
 use journal::Journal;
 use ledger::Ledger;
 use schedule::Schedule;
 
-/// How long all copies may take to be there again after a fault is over.
-const WHOLE_WITHIN: Duration = Duration::from_secs(60);
-/// The same for what nobody knows of, which is deleted after a minute of grace.
+/// How long it may take until nothing is left of what nobody knows of, which is deleted after a minute of grace.
 const CLEAN_WITHIN: Duration = Duration::from_secs(150);
 /// The longest that one operation may take, seconds, unless `CAIRN_CHAOS_STALL` says otherwise: well below the 30 s that a
 /// mount waits before it fails.
 const STALL: u64 = 20;
 
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
-}
+/// One cluster at a time: what one does would make the other wait.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn applications_notice_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     let length = Duration::from_secs(number("CAIRN_CHAOS_SECONDS").unwrap_or(60));
     let seed = number("CAIRN_CHAOS_SEED").unwrap_or_else(|| rand::random::<u64>() >> 32);
-    println!("CAIRN_CHAOS_SEED={seed}, {} s", length.as_secs());
-    let mut cluster = Cluster::start();
+    let kinds =
+        std::env::var("CAIRN_CHAOS_FAULTS").map_or_else(|_| schedule::all_kinds(), |n| schedule::kinds(&n));
+    println!("CAIRN_CHAOS_SEED={seed}, {} s of {kinds:?}", length.as_secs());
+    // Small chunks: many of them, and many epochs.
+    let mut cluster = Cluster::start(length, "4MiB");
     let stall = Duration::from_secs(number("CAIRN_CHAOS_STALL").unwrap_or(STALL));
     let journal = Arc::new(Journal::new(stall));
     let ledger = Arc::new(Ledger::new(seed));
-    let mut schedule = Schedule::new(seed, length);
+    let mut schedule = Schedule::new(seed, length, kinds);
     let workers = vec![
         journal.worker("writer", {
             let (dir, ledger) = (cluster.mount_dir(), ledger.clone());
@@ -75,9 +80,6 @@ fn applications_notice_nothing() {
     ];
     while journal.elapsed() < length && !journal.has_failed() {
         faults::inject(&mut cluster, &journal, schedule.draw());
-        if !journal.has_failed() {
-            journal.note(format!("whole after {:?}", cluster.wait_whole(WHOLE_WITHIN)));
-        }
     }
     journal.stop();
     journal.join(workers, &cluster);

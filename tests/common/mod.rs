@@ -1,6 +1,6 @@
 //! A private cluster on a real mount, for one test or shared by those that run at the same time.
 
-#![allow(dead_code, missing_docs, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, missing_docs, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,7 +8,11 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+pub mod locker;
+mod scratch;
+
+pub use scratch::{Scratch, scratch, scratch_for};
 
 /// The binary under test.
 pub fn cairn() -> Command {
@@ -19,21 +23,23 @@ pub fn cairn() -> Command {
     command
 }
 
-/// A directory on the disk that holds the build, since /tmp may be in memory.
-pub fn scratch() -> TempDir {
-    tempfile::Builder::new().prefix("t").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
 pub fn text(output: &Output) -> String {
     let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     String::from_utf8_lossy(&both).into_owned()
 }
 
-/// Runs a shell script; its output. Panics when it fails.
+/// Runs a shell script, for four minutes at most; its output. Panics when it fails.
 pub fn sh(script: &str) -> String {
-    let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).output().unwrap();
+    let bounded = ["-k", "5", "240", "bash", "-euo", "pipefail", "-c", script];
+    let output = Command::new("timeout").args(bounded).output().unwrap();
     assert!(output.status.success(), "{script}\n{}: {}", output.status, text(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What the environment variable says, if it is there.
+pub fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
 /// Polls until `done`; panics after `limit`.
@@ -47,7 +53,7 @@ pub fn eventually(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
 
 /// A cluster of `cairn up --detach`: one master, three chunkservers, three copies.
 pub struct Cluster {
-    dir: TempDir,
+    dir: Scratch,
     flags: Vec<String>,
     /// The data directory is a small disk of its own.
     small: bool,
@@ -60,19 +66,26 @@ impl Cluster {
 
     /// With more flags for `up`.
     pub fn with(flags: &[&str]) -> Self {
-        let cluster = Self::new(flags, false);
+        let cluster = Self::new(scratch(), flags, false);
         cluster.up();
         cluster
     }
 
-    fn new(flags: &[&str], small: bool) -> Self {
+    /// For a test that goes on for `length` on purpose.
+    pub fn for_a_run_of(length: Duration) -> Self {
+        let cluster = Self::new(scratch_for(length), &[], false);
+        cluster.up();
+        cluster
+    }
+
+    fn new(dir: Scratch, flags: &[&str], small: bool) -> Self {
         assert!(Path::new("/dev/fuse").exists(), "these tests need /dev/fuse");
-        Self { dir: scratch(), flags: flags.iter().map(|f| (*f).to_owned()).collect(), small }
+        Self { dir, flags: flags.iter().map(|f| (*f).to_owned()).collect(), small }
     }
 
     /// All its data on one disk in memory of that size.
     pub fn on_small_disk(mib: u32) -> Self {
-        let cluster = Self::new(&[], true);
+        let cluster = Self::new(scratch(), &[], true);
         let data = cluster.data();
         std::fs::create_dir(&data).unwrap();
         sh(&format!("mount -t tmpfs -o size={mib}m cairn-test {}", data.display()));

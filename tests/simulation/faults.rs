@@ -1,8 +1,9 @@
 //! What goes wrong: only what the cluster must survive, so that every failure is a bug.
 //!
-//! At any moment most in-sync replicas of each chunk are on servers that have not lost unsynced writes and have good
+//! At any moment most in-sync replicas of each chunk are on servers that have not lost unsynced writes, nor a disk, and have good
 //! blocks; except when the power fails everywhere, and then only synced writes count.
 
+use crate::chunkserver::lost_disk;
 use crate::executor::NodeId;
 use crate::world::{CLIENTS, HARNESS, MASTER, Machine, World};
 use cairn_master::core::cluster::{ChunkRecord, Order};
@@ -25,6 +26,8 @@ pub enum Fault {
     DiskFull,
     LateFull,
     Rot,
+    /// One of a server's two disks fails, or is not there at its next start.
+    DiskLost,
     /// An administrator orders something for a server.
     Order,
 }
@@ -43,6 +46,7 @@ const ALL: &[(Fault, u64)] = &[
     (Fault::DiskFull, 1),
     (Fault::LateFull, 1),
     (Fault::Rot, 2),
+    (Fault::DiskLost, 2),
     (Fault::Order, 3),
 ];
 
@@ -146,6 +150,8 @@ impl World {
                 self.later(ms, |w| w.late_full.set(0));
             }
             Fault::Rot => self.rot(server),
+            Fault::DiskLost if self.may_lose(server) => self.lose_disk(server),
+            Fault::DiskLost => {}
             Fault::Order => {
                 let order = match self.draw(0, 4) {
                     0 => Order::Drain,
@@ -250,6 +256,21 @@ impl World {
         lacks
     }
 
+    fn lose_disk(self: &Rc<Self>, server: NodeId) {
+        let disk = self.draw(0, 2);
+        trace!(self, "s{server} loses disk {disk}");
+        self.has_lost(server);
+        let runs = self.machine(server) == Machine::Running && !self.exec.is_paused(server);
+        match self.node(server).filter(|_| runs && self.draw(0, 2) == 0) {
+            Some(node) => lost_disk::give_up(&node, disk),
+            None => {
+                self.kill(server);
+                self.disks[&server].borrow_mut().lose(disk);
+                self.start_later(server);
+            }
+        }
+    }
+
     fn rotten_now(&self) -> usize {
         let good = |(s, c, b): &(NodeId, u64, u32)| self.disks[s].borrow().is_good(*c, *b);
         self.rotten.borrow_mut().retain(|r| !good(r));
@@ -283,10 +304,15 @@ impl World {
             if self.exec.is_paused(node) {
                 self.exec.resume(node);
             }
-            self.start(node);
             if let Some(disk) = self.disks.get(&node) {
                 disk.borrow_mut().full = false;
+                // Another one is put in its place; that takes a restart.
+                let lost = disk.borrow_mut().take_lost();
+                if lost || self.node(node).is_some_and(|n| n.lost_disk.get()) {
+                    self.kill(node);
+                }
             }
+            self.start(node);
         }
         self.unblock_all();
         self.servers().for_each(|s| self.order(s, Order::Resume));

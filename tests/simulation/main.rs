@@ -6,6 +6,8 @@
 
 #[macro_use]
 mod trace;
+mod branches;
+mod calm;
 mod chunkserver;
 mod client;
 mod coverage;
@@ -26,7 +28,7 @@ use run::{Outcome, run};
 use std::collections::BTreeMap;
 use trace::Trace;
 
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 1_000;
 const THREADS: u64 = 2;
 
 fn number(name: &str) -> Option<u64> {
@@ -81,8 +83,12 @@ fn promises_are_kept_and_every_event_and_effect_occurs() {
         );
     }
     assert!(failures.is_empty(), "{} of {count} seeds failed", failures.len());
+    if number("CAIRN_SIM_COVERAGE") == Some(1) {
+        coverage.iter().for_each(|(name, n)| println!("{n:>10} {name}"));
+    }
     if count >= SEEDS {
-        let all = [coverage::EVENTS, coverage::EFFECTS, coverage::CLUSTER_EVENTS, coverage::CLUSTER_EFFECTS];
+        use coverage::{BRANCHES, CLUSTER_EFFECTS, CLUSTER_EVENTS, EFFECTS, EVENTS};
+        let all = [EVENTS, EFFECTS, CLUSTER_EVENTS, CLUSTER_EFFECTS, BRANCHES];
         // What happened to chunkservers. These two find the state as it is to be already.
         let happened = TABLE.map(|(happening, _)| happening).into_iter();
         let silent = [Happening::UnreachableHere, Happening::HeartbeatMaintenance];
@@ -91,6 +97,24 @@ fn promises_are_kept_and_every_event_and_effect_occurs() {
         assert!(unseen.is_empty(), "never changed a server's state: {unseen:?}");
         let missing: Vec<_> = all.iter().copied().flatten().filter(|n| !coverage.contains_key(**n)).collect();
         assert!(missing.is_empty(), "never occurred: {missing:?}");
+    }
+}
+
+/// Each bug that is put back by hand (`planted/find`) has a patch; it must fit what there is.
+#[test]
+fn the_patches_that_put_bugs_back_still_fit() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let planted = std::fs::read_dir(root.join("tests/simulation/planted")).unwrap();
+    let patches: Vec<_> =
+        planted.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "patch")).collect();
+    assert!(patches.len() >= 3, "{patches:?}");
+    for patch in patches {
+        let text = std::fs::read_to_string(&patch).unwrap();
+        let file = text.lines().find_map(|l| l.strip_prefix("--- a/")).unwrap();
+        let hunk = text.lines().skip_while(|l| !l.starts_with("@@")).skip(1);
+        let before: Vec<_> = hunk.filter(|l| !l.starts_with('+')).map(|l| l.get(1..).unwrap_or("")).collect();
+        let source = std::fs::read_to_string(root.join(file)).unwrap();
+        assert!(source.contains(&before.join("\n")), "{} does not fit any more", patch.display());
     }
 }
 

@@ -3,6 +3,7 @@
 //! Mirrors `master/src/owner` (one event after the other; what an event puts is durable before anything
 //! else of it happens), `master/src/shell/{attach,attach_probe}.rs` and, of the namespace, only which chunk is at which place.
 
+use crate::branches::{self, States};
 use crate::coverage;
 use crate::executor::{Life, NodeId};
 use crate::message::{Answer, Ask, Message, Reply, Request};
@@ -23,7 +24,9 @@ use std::rc::Rc;
 const TICK: u64 = 100;
 /// Silence after which the transport gives a connection up.
 const KEEP_ALIVE: u64 = 3_000;
-const PAUSES: [u64; 5] = [300, 300, 400, 1_000, 1_000];
+/// Replicas of unknown chunks are deleted after so long, so that runs are long enough for it.
+const STRANGERS: u64 = 8_000;
+const PAUSES: [u64; 8] = [10, 40, 50, 200, 300, 400, 1_000, 1_000];
 
 #[derive(Clone, Default)]
 pub struct Store {
@@ -96,12 +99,14 @@ pub struct Master {
     questions: RefCell<BTreeMap<Token, (ConnId, u32)>>,
     next: Cell<u64>,
     committed_at: Cell<u64>,
+    states: States,
 }
 
 impl Master {
     pub fn start(world: &Rc<World>) -> Rc<Self> {
         let store = world.store.borrow().clone();
-        let settings = Settings { copies: world.config.copies, ..Settings::default() };
+        let copies = world.config.copies;
+        let settings = Settings { copies, stranger_grace_ms: STRANGERS, ..Settings::default() };
         let cluster = Cluster::new(settings, store.servers.values().cloned().collect());
         let life = world.exec.life(MASTER);
         let master = Rc::new(Self {
@@ -116,6 +121,7 @@ impl Master {
             // Links and tokens of different lives are never mixed up.
             next: Cell::new(u64::from(life.number) << 32),
             committed_at: Cell::new(0),
+            states: States::default(),
         });
         world.exec.spawn(life, master.clone().tick());
         master
@@ -148,7 +154,8 @@ impl Master {
 
     /// Has the core handle an event; `first` is put before, `then` happens after.
     fn handle(self: &Rc<Self>, event: Event, mut puts: Vec<Put>, then: Vec<Out>) {
-        self.world.coverage.hit(coverage::cluster_event(&event));
+        let kind = coverage::cluster_event(&event);
+        self.world.coverage.hit(kind);
         puts.iter().for_each(|p| self.view.borrow_mut().put(p));
         let effects = {
             let mut random = || self.world.rng.borrow_mut().next();
@@ -158,9 +165,7 @@ impl Master {
         let mut out = Vec::new();
         for effect in effects {
             self.world.coverage.hit(coverage::cluster_effect(&effect));
-            if let Effect::NodeChanged(change) = &effect {
-                self.world.coverage.hit(change.why);
-            }
+            self.count(kind, &effect);
             let put = match effect {
                 Effect::PutChunk(r) => Put::Chunk(r),
                 Effect::PutServer(r) => Put::Server(r),
@@ -173,8 +178,32 @@ impl Master {
             self.view.borrow_mut().put(&put);
             puts.push(put);
         }
+        branches::standing(&self.cluster.borrow(), &self.world.coverage);
         out.extend(then);
         self.commit(puts, out);
+    }
+
+    /// What an effect tells of the branch that was taken.
+    fn count(&self, event: &str, effect: &Effect) {
+        let coverage = &self.world.coverage;
+        let view = self.view.borrow();
+        match effect {
+            Effect::NodeChanged(change) => {
+                coverage.hit(change.why);
+                self.states.changed(change);
+            }
+            Effect::PutChunk(after) => {
+                if let Some(before) = view.chunks.get(&after.chunk) {
+                    coverage.hit(self.states.set_changed(event, before, after));
+                }
+            }
+            Effect::Send { command, .. } => {
+                if let Some(cmd) = &command.cmd {
+                    self.states.sent(&view, cmd, coverage);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn commit(self: &Rc<Self>, puts: Vec<Put>, out: Vec<Out>) {

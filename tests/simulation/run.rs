@@ -1,5 +1,6 @@
 //! One run: a seed gives the cluster, the workload, the faults and every delay.
 
+use crate::calm;
 use crate::chunkserver::disk::BLOCKS;
 use crate::client::Client;
 use crate::faults;
@@ -71,6 +72,9 @@ fn simulate(world: &Rc<World>) {
     world.mend();
     if world.failure().is_none() {
         settle(world);
+    }
+    if world.failure().is_none() {
+        calm::divergence(world);
     }
     if world.failure().is_none() {
         verify(world);

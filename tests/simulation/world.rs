@@ -61,7 +61,7 @@ pub struct World {
     machines: RefCell<BTreeMap<NodeId, Machine>>,
     /// Of a thousand writes, so many find their disk full only when they are applied.
     pub late_full: Cell<u64>,
-    /// Servers that have lost power, and may lack what others hold.
+    /// Servers that have lost power or a disk, and may lack what others hold.
     pub power_lost: RefCell<BTreeSet<NodeId>>,
     /// Blocks that went bad on a disk: (server, chunk, block).
     pub rotten: RefCell<BTreeSet<(NodeId, u64, u32)>>,
@@ -203,9 +203,14 @@ impl World {
         self.machines.borrow_mut().insert(node, Machine::Off);
         if let Some(disk) = self.disks.get(&node) {
             disk.borrow_mut().lose_power(&mut self.rng.borrow_mut());
-            self.power_lost.borrow_mut().insert(node);
-            self.epochs.borrow_mut().forget_server(node);
+            self.has_lost(node);
         }
+    }
+
+    /// A server may lack what others hold.
+    pub fn has_lost(&self, node: NodeId) {
+        self.power_lost.borrow_mut().insert(node);
+        self.epochs.borrow_mut().forget_server(node);
     }
 
     fn stop(self: &Rc<Self>, node: NodeId, machine: Machine) {

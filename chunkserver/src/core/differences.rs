@@ -23,17 +23,69 @@ pub fn at(table: &[Told], block: usize) -> Told {
     table.get(block).copied().unwrap_or_default()
 }
 
-/// Which of the others, if any, has a better block than `own`: a higher version, or, where several contents have
-/// the highest, what more replicas have.
-pub fn better(own: &[Told], others: &[Vec<Told>], block: usize) -> Option<usize> {
+/// Which rule decides what a block is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// One content has a higher version than all others.
+    HigherVersion,
+    /// Several contents have the highest version: what more replicas have than any other.
+    Majority,
+    /// Several contents have the highest version, and no majority: the primary's (or one of them, where the primary's is older).
+    Primary,
+}
+
+/// What is decided about a block that not all replicas have alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whose block counts: one of the others, or the primary's own.
+    pub from: Option<usize>,
+    /// Why.
+    pub rule: Rule,
+}
+
+/// Decides about a block of which `own` is the primary's. `None`: all have the same.
+pub fn decide(own: &[Told], others: &[Vec<Told>], block: usize) -> Option<Decision> {
     let mine = at(own, block);
+    if others.iter().all(|t| at(t, block) == mine) {
+        return None;
+    }
     let theirs: Vec<Told> = others.iter().map(|t| at(t, block)).collect();
-    let best = theirs.iter().copied().map(rank).max()?;
-    let same = |told: Told| theirs.iter().filter(|t| **t == told).count();
-    let at_best = theirs.iter().enumerate().filter(|(_, t)| rank(**t) == best);
-    let (i, votes) = at_best.map(|(i, t)| (i, same(*t))).max_by_key(|(_, votes)| *votes)?;
-    let outvoted = best == rank(mine) && theirs[i] != mine && votes > same(mine) + 1;
-    (best > rank(mine) || outvoted).then_some(i)
+    let best = theirs.iter().copied().map(rank).max()?.max(rank(mine));
+    let votes = |told: Told| theirs.iter().chain([&mine]).filter(|t| **t == told).count();
+    // The last of the maxima: the primary's own where it has as many.
+    let contents = || theirs.iter().copied().enumerate().map(|(i, t)| (Some(i), t)).chain([(None, mine)]);
+    let at_best = || contents().filter(|(_, t)| rank(*t) == best);
+    let (from, content) = at_best().max_by_key(|(_, t)| votes(*t))?;
+    let rivals = at_best().filter(|(_, t)| *t != content).map(|(_, t)| votes(t)).max();
+    let rule = match rivals {
+        None => Rule::HigherVersion,
+        Some(n) if n < votes(content) => Rule::Majority,
+        Some(_) => Rule::Primary,
+    };
+    // What is here already need not be fetched.
+    Some(Decision { from: from.filter(|_| content != mine), rule })
+}
+
+/// How many blocks each rule has decided about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decisions {
+    /// [`Rule::HigherVersion`].
+    pub higher_version: usize,
+    /// [`Rule::Majority`].
+    pub majority: usize,
+    /// [`Rule::Primary`].
+    pub primary: usize,
+}
+
+impl Decisions {
+    /// Counts one.
+    pub fn add(&mut self, rule: Rule) {
+        match rule {
+            Rule::HigherVersion => self.higher_version += 1,
+            Rule::Majority => self.majority += 1,
+            Rule::Primary => self.primary += 1,
+        }
+    }
 }
 
 /// The runs of blocks (first, count), at most `most` in each, in which another table differs from `own`.
@@ -69,19 +121,38 @@ mod tests {
     #[test]
     fn of_different_contents_of_one_version_that_of_the_majority_counts() {
         let (a, b) = (vec![(3, 7)], vec![(4, 7)]);
-        assert_eq!(better(&a, &[b.clone(), b.clone()], 0), Some(1));
-        assert_eq!(better(&a, &[b.clone(), a.clone()], 0), None);
-        assert_eq!(better(&a, std::slice::from_ref(&b), 0), None);
-        assert_eq!(better(&[(9, 6)], &[a.clone(), b.clone(), b], 0), Some(2));
-        assert_eq!(better(&a, &[], 0), None);
+        let majority = |from| Some(Decision { from, rule: Rule::Majority });
+        let primary = |from| Some(Decision { from, rule: Rule::Primary });
+        assert_eq!(decide(&a, &[b.clone(), b.clone()], 0), majority(Some(1)));
+        assert_eq!(decide(&a, &[b.clone(), a.clone()], 0), majority(None));
+        assert_eq!(decide(&a, std::slice::from_ref(&b), 0), primary(None));
+        assert_eq!(decide(&a, &[b.clone(), vec![(5, 7)]], 0), primary(None));
+        assert_eq!(decide(&[(9, 6)], &[a.clone(), b.clone(), b.clone()], 0), majority(Some(2)));
+        assert_eq!(decide(&[(9, 6)], &[a.clone(), b], 0), primary(Some(1)));
+        assert_eq!(decide(&a, &[], 0), None);
+        assert_eq!(decide(&a, std::slice::from_ref(&a), 0), None);
+    }
+
+    #[test]
+    fn decisions_are_counted_by_their_rule() {
+        let mut counts = Decisions::default();
+        [Rule::Majority, Rule::HigherVersion, Rule::Majority, Rule::Primary]
+            .into_iter()
+            .for_each(|r| counts.add(r));
+        assert_eq!(counts, Decisions { higher_version: 1, majority: 2, primary: 1 });
     }
 
     #[test]
     fn the_highest_version_is_the_best_and_a_bad_block_the_worst() {
         let others = [vec![(3, 7), (1, 0)], vec![(4, 8), (0, 0)]];
-        assert_eq!(better(&[(2, 5), (1, 0)], &others, 0), Some(1));
-        assert_eq!(better(&[(2, 9)], &others, 0), None);
-        assert_eq!(better(&[(2, 9), (1, 0)], &others, 1), Some(1));
-        assert_eq!(better(&[(2, 9), (0, 0)], &others, 1), None);
+        let from = |own: &[Told], block| {
+            let decision = decide(own, &others, block).unwrap();
+            assert_eq!(decision.rule, Rule::HigherVersion);
+            decision.from
+        };
+        assert_eq!(from(&[(2, 5), (1, 0)], 0), Some(1));
+        assert_eq!(from(&[(2, 9)], 0), None);
+        assert_eq!(from(&[(2, 9), (1, 0)], 1), Some(1));
+        assert_eq!(from(&[(2, 9), (0, 0)], 1), None);
     }
 }

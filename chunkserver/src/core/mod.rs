@@ -4,6 +4,7 @@
 pub mod agreement;
 pub mod differences;
 pub mod layout;
+pub mod pacer;
 pub mod placement;
 pub mod recent;
 pub mod record;

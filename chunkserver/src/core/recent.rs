@@ -32,6 +32,11 @@ impl Recent {
         self.writes.push_back((id, seq));
     }
 
+    /// Forgets what came after `seq`: the replica was made what another was then, so those writes are not in it any more.
+    pub fn forget_after(&mut self, seq: u64) {
+        self.writes.retain(|(_, s)| *s <= seq);
+    }
+
     /// Forgets a write that was not applied after all.
     pub fn forget(&mut self, seq: u64) {
         self.writes.retain(|(_, s)| *s != seq);
@@ -59,5 +64,7 @@ mod tests {
         assert_eq!(r.seq_of(id(45)), Some(55));
         assert_eq!(r.seq_of(id(44)), None);
         assert_eq!(r.seq_of(id(0)), None);
+        r.forget_after(309);
+        assert_eq!((r.seq_of(id(300)), r.seq_of(id(299))), (None, Some(309)));
     }
 }

@@ -41,7 +41,7 @@ pub enum Body {
     },
     /// The chunk's seq went up without a block (it was made level with another replica).
     Level,
-    /// Blocks of the chunk are about to be overwritten in place.
+    /// Blocks of the chunk are about to be overwritten in place, or the replica is in doubt.
     Dirty,
     /// The chunk is gone.
     Delete,

@@ -85,7 +85,10 @@ impl<P> Replay<P> {
                 }
             }
             // It may have been set back, to what its primary had.
-            Body::Level => self.meta.seq = r.seq,
+            Body::Level => {
+                self.meta.seq = r.seq;
+                self.recent.forget_after(r.seq);
+            }
             Body::Delete | Body::Dirty => {}
         }
         if !r.more {
@@ -170,9 +173,17 @@ mod tests {
     #[test]
     fn the_seq_may_be_set_back_to_what_the_primary_had() {
         let mut r = Replay::new(Some(ChunkMeta { epoch: 1, seq: 9, ..ChunkMeta::default() }));
-        r.add(&record(6, 0, Body::Level), |i| i);
+        r.add(&record(10, 0, Body::Zero(1)), |i| i);
+        let level = Record { id: WriteId::default(), ..record(6, 0, Body::Level) };
+        r.add(&level, |i| i);
         r.add(&record(0, 0, Body::Epoch { wanted: 3, in_sync: vec![1] }), |i| i);
-        assert_eq!(r.meta().seq, 6);
+        let (meta, recent) = r.finish();
+        assert_eq!(meta.seq, 6);
+        assert_eq!(
+            recent.seq_of(WriteId { session: 1, write: 10 }),
+            None,
+            "sent again, it is to be applied again"
+        );
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Disk {
         parts.extend(table(&mut state).take_dirty_pages().into_iter().map(|(o, b)| (at + o, b)));
         state.stored = table(&mut state).len();
         // Last: the header says how much of the table counts.
-        parts.push((0, encode_header(chunk.id, &state.meta, state.stored).to_vec()));
+        parts.push((0, encode_header(chunk.id, &state.header(), state.stored).to_vec()));
         state.header_dirty = false;
         let fresh = std::mem::take(&mut state.fresh);
         state.imaged_before = std::mem::take(&mut state.imaged);

@@ -43,6 +43,8 @@ pub(super) struct FileState {
     pub deleted: bool,
     /// A bad block was found since the replica was last settled.
     pub bad: bool,
+    /// The replica is in doubt, though its blocks are not: the header says so, for the next start.
+    pub doubted: bool,
     /// Used since tables were last dropped.
     pub used: bool,
 }
@@ -84,6 +86,11 @@ impl ChunkFile {
 }
 
 impl FileState {
+    /// What the header is to say.
+    pub fn header(&self) -> ChunkMeta {
+        ChunkMeta { suspect: self.meta.suspect || self.doubted, ..self.meta.clone() }
+    }
+
     /// Whether the content of any of these blocks may be on stable storage in the journal only.
     pub fn is_imaged(&self, blocks: Range<u32>) -> bool {
         [&self.imaged, &self.imaged_before].iter().any(|set| set.range(blocks.clone()).next().is_some())

@@ -59,6 +59,31 @@ fn bad_now(disk: &Disk) -> u64 {
     disk.findings.bad_blocks.load(Ordering::Relaxed) - disk.findings.healed_blocks.load(Ordering::Relaxed)
 }
 
+/// A replica whose process ends; what of it is found.
+fn restarted(storage: &CrashingStorage) -> (CrashingStorage, Disk, Arc<ChunkFile>) {
+    let storage = storage.after_kill();
+    let (disk, file) = open(&storage);
+    (storage, disk, file.unwrap())
+}
+
+#[test]
+fn a_doubt_outlives_checkpoints_and_restarts_until_the_replica_has_been_compared() {
+    let (storage, disk, file) = stored(true);
+    assert!(!file.meta().suspect, "it was at rest");
+    disk.doubt(&file).unwrap();
+    assert!(!file.in_doubt(), "its blocks are what they are said to be");
+    disk.checkpoint().unwrap();
+    let (storage, disk, file) = restarted(&storage);
+    assert!(file.meta().suspect);
+    disk.checkpoint().unwrap();
+    let (storage, disk, file) = restarted(&storage);
+    assert!(file.meta().suspect);
+    disk.settle(&file, 9).unwrap();
+    disk.checkpoint().unwrap();
+    let (_, _, file) = restarted(&storage);
+    assert_eq!((file.meta().suspect, file.meta().seq), (false, 9));
+}
+
 /// Scrubs; the bad blocks.
 fn scrub(disk: &Disk, file: &Arc<ChunkFile>) -> Vec<u32> {
     let (mut bad, mut from) = (Vec::new(), Some(0));

@@ -5,6 +5,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate, fdatasync, fsync, statvfs, s
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,6 +85,14 @@ impl StorageFile for FsFile {
 
     fn sync(&self) -> io::Result<()> {
         Ok(fdatasync(&self.0)?)
+    }
+
+    fn write_out(&self, offset: u64, len: u64) {
+        use libc::{SYNC_FILE_RANGE_WAIT_AFTER, SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE};
+        let whole = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+        let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+        // SAFETY: no memory is handed over. An error (not every file system can) leaves all the work to the sync.
+        unsafe { libc::sync_file_range(self.0.as_raw_fd(), offset, len, whole) };
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {

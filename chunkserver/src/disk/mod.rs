@@ -4,6 +4,7 @@ mod boot_mark;
 mod change;
 mod checkpoint;
 mod chunk_file;
+mod copy;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub trait StorageFile: Send + Sync {
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
     /// What was written is on stable storage when this returns.
     fn sync(&self) -> io::Result<()>;
+    /// What was written in a range is on its way to the disk, so that little is left for a sync to do. No promise.
+    fn write_out(&self, _offset: u64, _len: u64) {}
     /// Turns a range into a hole of zeros; the file keeps its length.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 }

@@ -173,6 +173,15 @@ impl Disk {
         self.record(chunk, &mut state, body, 0, false).map(drop)
     }
 
+    /// The replica is to be compared with the others before it is used, even if the process restarts before that.
+    pub fn doubt(&self, chunk: &Arc<ChunkFile>) -> Result<(), DiskError> {
+        let mut state = self.begin(chunk)?;
+        if state.meta.suspect || std::mem::replace(&mut state.doubted, true) {
+            return Ok(());
+        }
+        self.record(chunk, &mut state, Body::Dirty, 0, false).map(drop)
+    }
+
     /// The replica is whole again after a crash, up to `seq`.
     pub fn settle(&self, chunk: &Arc<ChunkFile>, seq: u64) -> Result<(), DiskError> {
         let mut state = self.begin(chunk)?;
@@ -192,8 +201,8 @@ impl Disk {
             // What nobody has whole stays bad.
             state.bad = table(state).any_unclean();
         }
-        if state.meta.suspect || seq != state.meta.seq {
-            state.meta.suspect = false;
+        if state.meta.suspect || state.doubted || seq != state.meta.seq {
+            (state.meta.suspect, state.doubted) = (false, false);
             state.meta.seq = seq;
             self.record(chunk, state, Body::Level, seq, false)?;
         }

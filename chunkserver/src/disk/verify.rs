@@ -135,20 +135,20 @@ impl Disk {
 }
 
 /// Memory that direct reads can go to.
-struct Aligned {
+pub(super) struct Aligned {
     bytes: Vec<u8>,
     from: usize,
     len: usize,
 }
 
 impl Aligned {
-    fn new(len: usize) -> Self {
+    pub(super) fn new(len: usize) -> Self {
         let bytes = vec![0; len + BLOCK];
         let from = bytes.as_ptr().align_offset(BLOCK).min(BLOCK);
         Self { bytes, from, len }
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.bytes[self.from..self.from + self.len]
     }
 }

@@ -1,14 +1,23 @@
 //! Where an answer goes: a request on a connection.
 
-use super::latency::Latency;
 use bytes::Bytes;
 use cairn_proto::data::{Header, Kind, Outbox, Status};
+use cairn_proto::latency::Latency;
 use cairn_proto::rpc::WriteReply;
 use prost::Message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::sync::Notify;
+
+/// How long clients' requests take.
+#[derive(Debug, Default)]
+pub struct Latencies {
+    /// Reads.
+    pub reads: Latency,
+    /// Writes.
+    pub writes: Latency,
+}
 
 /// A connection, seen from those who answer on it.
 pub struct Conn {
@@ -19,7 +28,7 @@ pub struct Conn {
     held: AtomicUsize,
     room: Notify,
     /// Where it is counted how long answers to a client take.
-    latency: Option<Arc<Latency>>,
+    latency: Option<Arc<Latencies>>,
 }
 
 /// Requests of one connection that may be unanswered at once.
@@ -38,7 +47,7 @@ impl Conn {
 
     /// A client's: how long its answers take is counted.
     #[must_use]
-    pub fn timed(self, latency: Arc<Latency>) -> Self {
+    pub fn timed(self, latency: Arc<Latencies>) -> Self {
         Self { latency: Some(latency), ..self }
     }
 
@@ -95,7 +104,8 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let (Some(began), Some(latency)) = (self.began, &self.conn.latency) {
-            latency.record(began.elapsed());
+            let of = if self.header.kind == Kind::Read { &latency.reads } else { &latency.writes };
+            of.record(began.elapsed());
         }
         let held = self.conn.held.fetch_sub(self.bytes, Ordering::AcqRel);
         let was_full = held >= HELD && held - self.bytes < HELD;

@@ -1,6 +1,6 @@
 //! The stream to the master: registration, heartbeats, commands.
 
-use super::clock::now;
+use super::clock::{micros, now};
 use super::join;
 use super::master::{WAITING, epoch_event, meta};
 use super::probe::{self, Beat};
@@ -174,7 +174,8 @@ impl Session<'_> {
             bytes_out: node.traffic.bytes_out.load(Ordering::Relaxed),
             load_permille: self.cpu.permille(),
             rtt_us: self.beat.rtt_us(),
-            p99_us: node.traffic.latency.take_p99(),
+            read_p99_us: node.traffic.latency.reads.take_p99(),
+            write_p99_us: node.traffic.latency.writes.take_p99(),
         };
         self.beat.sent(self.seq);
         self.beats.push_back((self.seq, sent_at));
@@ -208,6 +209,7 @@ impl Session<'_> {
         let node = self.node;
         let done = match command.cmd {
             Some(Cmd::Ack(ack)) => {
+                node.copying.lock().set(micros(), ack.copy_rate);
                 while let Some((seq, sent_at)) = self.beats.front().copied()
                     && seq <= ack.seq
                 {
@@ -236,6 +238,7 @@ impl Session<'_> {
                 Ok(())
             }
             Some(Cmd::AddReplica(add)) => {
+                node.copying.lock().set(micros(), add.copy_rate);
                 add_replica(node, command.id, add);
                 return Ok(());
             }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A write's content, shared by all who need it.
 pub type Write = Arc<Change>;
@@ -43,6 +44,8 @@ pub struct Chunk {
     pub failures: AtomicU32,
     /// When the last comparison for a bad block was asked for.
     pub doubted_at: AtomicU64,
+    /// Another one will be asked for when it is time.
+    doubt_waits: AtomicBool,
     /// When it was last written to, as the primary; and whether it waits to be quiet.
     pub written_at: AtomicU64,
     pub unsettled: AtomicBool,
@@ -64,6 +67,7 @@ impl Chunk {
             asking: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             doubted_at: AtomicU64::new(0),
+            doubt_waits: AtomicBool::new(false),
             written_at: AtomicU64::new(0),
             unsettled: AtomicBool::new(false),
         }
@@ -126,13 +130,24 @@ impl Chunk {
         self.retired.load(Ordering::Acquire)
     }
 
-    /// A bad block was found: have the replicas compared, but not again and again for one that cannot be healed.
+    /// A bad block was found: have the replicas compared, but not again and again for one that cannot be healed. A doubt that comes
+    /// too soon after another waits: nobody may read the block again, and so nobody else would have it healed.
     pub fn doubt(self: &Arc<Self>, node: &Arc<Node>) {
         const AGAIN: u64 = 5_000;
         let last = self.doubted_at.load(Ordering::Acquire);
-        if last == 0 || now().saturating_sub(last) >= AGAIN {
+        let since = now().saturating_sub(last);
+        if last == 0 || since >= AGAIN {
             self.doubted_at.store(now().max(1), Ordering::Release);
             self.handle(node, Event::Doubt);
+        } else if !self.doubt_waits.swap(true, Ordering::AcqRel) {
+            let (chunk, n) = (self.clone(), node.clone());
+            node.handle.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(AGAIN - since)).await;
+                chunk.doubt_waits.store(false, Ordering::Release);
+                if chunk.file.in_doubt() && !chunk.is_retired() {
+                    chunk.doubt(&n);
+                }
+            });
         }
     }
 

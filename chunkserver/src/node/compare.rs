@@ -7,7 +7,7 @@ use super::ask::{Failed, ask, decoded, install, state_on, sync_member, table};
 use super::chunk::{Chunk, Machine};
 use super::effects::INSTALL_BLOCKS;
 use super::state::Node;
-use crate::core::differences::{Told, at, better, differing, is_bad};
+use crate::core::differences::{Decisions, Told, at, decide, differing, is_bad};
 use crate::core::layout::ChunkMeta;
 use crate::core::replica::{Event, Fault};
 use crate::disk::DiskError;
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use cairn_proto::block::{BLOCK, piece_crcs, zero_block_crc};
 use cairn_proto::data::{Client, Kind};
 use cairn_proto::rpc::{ReadMeta, ReadReply, ReconcileMeta, StateReply};
+use futures::future::try_join_all;
 use parking_lot::MutexGuard;
 use prost::Message;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ use tokio::sync::oneshot;
 const AGAIN: Duration = Duration::from_millis(100);
 /// So often the primary is asked to heal bad blocks, over about ten seconds.
 const HEAL_TRIES: u32 = 8;
+/// The longest pauses between questions: at first, and once it was of no use.
+const SOON: Duration = Duration::from_secs(2);
+const SELDOM: Duration = Duration::from_secs(60);
 
 /// Begins a comparison; the lock is held.
 pub(super) fn start(node: &Arc<Node>, chunk: &Arc<Chunk>, machine: &Machine) {
@@ -75,10 +79,29 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
     let in_doubt = states.iter().any(|s| s.unclean);
     if differ || in_doubt {
         let tables = tables(node, chunk, meta, &members).await?;
-        fetch_newer(node, chunk, meta, &members, &tables, seq).await?;
+        let by = fetch_newer(node, chunk, meta, &members, &tables, seq).await?;
+        let Decisions { higher_version, majority, primary } = by;
+        tracing::info!(
+            chunk = chunk.id,
+            epoch = meta.epoch,
+            seq,
+            ?members,
+            higher_version,
+            majority,
+            primary,
+            "replicas compared: so many blocks were decided by the higher version, by the majority, by the primary"
+        );
         for ((m, table), on) in members.iter().zip(&tables).zip(&connections) {
             send_differing(node, chunk, meta, (*m, on), table).await?;
         }
+    } else {
+        tracing::info!(
+            chunk = chunk.id,
+            epoch = meta.epoch,
+            seq,
+            ?members,
+            "replicas compared: equal seq and digest"
+        );
     }
     let level = ChunkMeta { seq, ..meta.clone() };
     for (m, on) in members.iter().zip(&connections) {
@@ -89,10 +112,11 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
         let _still = still(chunk, meta)?;
         chunk.unit.disk.settle(&chunk.file, seq).map_err(here)?;
     }
-    for m in &members {
-        sync_member(node, chunk, meta, *m).await?;
-    }
-    sync_here(chunk).await.map_err(here)?;
+    // At once: writers may be waiting.
+    let elsewhere = try_join_all(members.iter().map(|m| sync_member(node, chunk, meta, *m)));
+    let (elsewhere, own) = futures::join!(elsewhere, sync_here(chunk));
+    elsewhere?;
+    own.map_err(here)?;
     Ok(seq)
 }
 
@@ -155,7 +179,7 @@ pub(super) fn own_table(chunk: &Chunk) -> Result<Vec<Told>, DiskError> {
     Ok(chunk.unit.disk.told(&chunk.file, 0, u32::MAX)?.0)
 }
 
-/// Takes over the blocks that a member has in a higher version.
+/// Takes over the blocks that a member has as they are to be; tells which rule has decided about how many blocks.
 async fn fetch_newer(
     node: &Arc<Node>,
     chunk: &Arc<Chunk>,
@@ -163,11 +187,13 @@ async fn fetch_newer(
     members: &[u32],
     tables: &[Vec<Told>],
     seq: u64,
-) -> Result<(), Failed> {
+) -> Result<Decisions, Failed> {
     let here = |e: DiskError| failed_here(node.config.id, chunk, &e);
     let own = own_table(chunk).map_err(here)?;
     let longest = tables.iter().map(Vec::len).chain([own.len()]).max().unwrap_or(0);
-    let best = |block: usize| better(&own, tables, block);
+    let best = |block: usize| decide(&own, tables, block).and_then(|d| d.from);
+    let mut decisions = Decisions::default();
+    (0..longest).filter_map(|b| decide(&own, tables, b)).for_each(|d| decisions.add(d.rule));
     let mut block = 0;
     while block < longest {
         let Some(i) = best(block) else {
@@ -192,7 +218,7 @@ async fn fetch_newer(
         }
         block = end;
     }
-    Ok(())
+    Ok(decisions)
 }
 
 /// Reads blocks from another replica and checks that they are what its table said.
@@ -234,7 +260,7 @@ async fn send_differing(
 }
 
 /// Bad blocks here are not healed, although the primary has been asked for it. If it is whole itself, this replica cannot be
-/// healed in place, and is replaced.
+/// healed in place, and is to be replaced.
 fn give_up(node: &Arc<Node>, chunk: &Arc<Chunk>, epoch: u64, primary_whole: bool) {
     if primary_whole {
         tracing::warn!(chunk = chunk.id, "bad blocks cannot be healed in place: the replica is given up");
@@ -244,7 +270,7 @@ fn give_up(node: &Arc<Node>, chunk: &Arc<Chunk>, epoch: u64, primary_whole: bool
     }
 }
 
-/// As a member: asks the primary for a comparison until it has been made.
+/// As a member: asks the primary for a comparison until it has been made, or the replica does not count any more.
 pub(super) fn ask_primary(node: &Arc<Node>, chunk: &Arc<Chunk>) {
     if chunk.asking.swap(true, Ordering::AcqRel) {
         return;
@@ -273,12 +299,16 @@ pub(super) fn ask_primary(node: &Arc<Node>, chunk: &Arc<Chunk>) {
             if let Err(f) = &state {
                 tracing::debug!(chunk = chunk.id, primary, fault = ?f.fault, "primary not asked");
             }
-            if trusted && tries >= HEAL_TRIES {
-                give_up(&node, &chunk, epoch, state.is_ok_and(|s| s.exists && !s.unclean));
-                break;
+            let mut most = SOON;
+            if trusted
+                && tries >= HEAL_TRIES
+                && let Ok(s) = state
+            {
+                give_up(&node, &chunk, epoch, s.exists && !s.unclean);
+                most = SELDOM;
             }
             tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-            wait = (wait * 2).min(Duration::from_secs(2));
+            wait = (wait * 2).min(most);
         }
         chunk.asking.store(false, Ordering::Release);
     });

@@ -62,12 +62,16 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
             let in_sync = meta.create_in_sync.clone();
             let wanted = if meta.wanted == 0 { in_sync.len() as u32 } else { meta.wanted };
             let first = ChunkMeta { epoch: 1, in_sync, wanted, ..ChunkMeta::default() };
-            match fits
-                .and_then(|()| node.create(frame.header.chunk, first, change.blocks().1, node.is_behind()))
-            {
+            // Where replicas may be lost this may have been one of them.
+            let suspect = node.is_behind() || node.has_lost_disk();
+            match fits.and_then(|()| node.create(frame.header.chunk, first, change.blocks().1, suspect)) {
                 Ok(chunk) => {
                     chunk.handle(node, Event::Start);
                     chunk
+                }
+                Err(DiskError::NoSpace) => {
+                    node.master.hand_over_unborn(node.config.id, frame.header.chunk, answer);
+                    return Ok(());
                 }
                 Err(e) => {
                     if matches!(e, DiskError::Failed | DiskError::Io(_)) {
@@ -86,6 +90,11 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
     };
     let mut machine = chunk.replica.lock();
     if let Err(e) = chunk.unit.disk.may_apply(Some(&chunk.file), &change) {
+        if matches!(e, DiskError::NoSpace) {
+            let event = Event::NoRoom { epoch: frame.header.epoch.into(), answer };
+            chunk.handle_locked(node, &mut machine, event);
+            return Ok(());
+        }
         let epoch = machine.epoch();
         drop(machine);
         if matches!(e, DiskError::Corrupt { .. }) {
@@ -228,6 +237,14 @@ fn install(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Resu
             drop(machine);
             if frame.header.flags & flags::SYNC != 0 {
                 chunk.sync_then_answer(node, epoch, meta.seq, answer);
+            } else if meta.copying && count > 0 {
+                // The source sends no more until it is answered.
+                let c = chunk.clone();
+                node.handle.spawn_blocking(move || {
+                    // An error shows at the latest when the copy is made stable.
+                    let _ = c.unit.disk.write_out(&c.file, first, count as u32);
+                    answer.written(Status::Ok, epoch, meta.seq);
+                });
             } else {
                 answer.written(Status::Ok, epoch, meta.seq);
             }

@@ -7,7 +7,7 @@ use super::{compare, wire};
 use crate::core::layout::ChunkMeta;
 use crate::core::recent::WriteId;
 use crate::core::replica::{Effect, Event, Fault, MemberAnswer, OpId};
-use crate::disk::{DiskError, Payload};
+use crate::disk::{Blocks, DiskError, Payload};
 use bytes::Bytes;
 use cairn_proto::block::BLOCK;
 use cairn_proto::data::{Client, Frame, Header, Kind, Status, flags};
@@ -49,8 +49,11 @@ impl Chunk {
                 events.push_back(Event::JoinFailed { target: to });
             }
             Effect::Mirror { op, to, sync, write } => {
-                if self.mirror(node, &machine.meta(), op, to, sync, &write).is_none() {
+                if let Err(why) = self.mirror(node, &machine.meta(), op, to, sync, &write) {
                     events.push_back(Event::JoinFailed { target: to });
+                    if why == NotSent::Unreadable {
+                        events.push_back(Event::Doubt);
+                    }
                 }
             }
             Effect::SyncAll { op, to } => self.sync_all(node, machine.epoch(), op, &to, events),
@@ -59,6 +62,7 @@ impl Chunk {
             }
             Effect::Answer { to, status, seq } => Self::answer(node, to, status, machine.epoch(), seq),
             Effect::Record => self.record(node, machine.meta()),
+            Effect::Suspect => self.suspect(),
             Effect::Report { failed, fault } => {
                 tracing::info!(chunk = self.id, epoch = machine.epoch(), ?failed, ?fault, "members failed");
                 if fault == Fault::Silent {
@@ -66,6 +70,7 @@ impl Chunk {
                 }
                 node.master.report(node, self, machine.epoch(), failed, fault);
             }
+            Effect::HandOver => node.master.hand_over(self, node.config.id, machine.epoch()),
             Effect::Compare => compare::start(node, self, machine),
             Effect::AskPrimary => compare::ask_primary(node, self),
             // Its task looks before every step.
@@ -210,6 +215,14 @@ impl Chunk {
         node.digest_change(self.id, before, epoch);
     }
 
+    fn suspect(&self) {
+        if !self.is_retired()
+            && let Err(e) = self.unit.disk.doubt(&self.file)
+        {
+            tracing::warn!(chunk = self.id, "cannot record a doubt: {e}");
+        }
+    }
+
     fn probe(self: &Arc<Self>, node: &Arc<Node>, server: u32) {
         let (chunk, n) = (self.clone(), node.clone());
         let header = Header::request(Kind::Ping, 0, 0, 0);
@@ -221,7 +234,7 @@ impl Chunk {
         });
     }
 
-    /// Sends what a write touched, as it is now, to a server that is being brought up to date. `None`: cannot.
+    /// Sends what a write touched, as it is now, to a server that is being brought up to date.
     fn mirror(
         self: &Arc<Self>,
         node: &Arc<Node>,
@@ -230,7 +243,7 @@ impl Chunk {
         to: u32,
         sync: bool,
         write: &Write,
-    ) -> Option<()> {
+    ) -> Result<(), NotSent> {
         let (mut at, end) = write.blocks();
         while at < end {
             let n = (end - at).min(INSTALL_BLOCKS);
@@ -244,10 +257,10 @@ impl Chunk {
                     chunk.handle(&node2, Event::JoinFailed { target: to });
                 }
             });
-            sent.ok()?;
+            sent?;
             at += n;
         }
-        Some(())
+        Ok(())
     }
 
     /// Sends blocks (first, count; none: only the chunk's seq) as they are now. The lock is held, so that
@@ -261,28 +274,71 @@ impl Chunk {
         sync: bool,
         then: impl FnOnce(Option<Frame>) + Send + 'static,
     ) -> Result<(), NotSent> {
+        let blocks = match count {
+            0 => None,
+            _ => Some(self.read_here(first, count)?),
+        };
+        self.install_blocks(
+            node,
+            meta,
+            (to, on),
+            first,
+            blocks,
+            if sync { flags::SYNC } else { 0 },
+            false,
+            then,
+        )
+    }
+
+    /// As `install_at`, for a copy of the whole chunk: what was read before is sent if it is still so.
+    pub(super) fn copy_at(
+        &self,
+        node: &Arc<Node>,
+        meta: &ChunkMeta,
+        (to, on): (u32, &Client),
+        (first, count): (u32, u32),
+        read: Option<Blocks>,
+        then: impl FnOnce(Option<Frame>) + Send + 'static,
+    ) -> Result<(), NotSent> {
+        let still = |b: &Blocks| self.unit.disk.are_still(&self.file, first, b).unwrap_or(false);
+        let blocks = match read.filter(still) {
+            Some(blocks) => blocks,
+            None => self.read_here(first, count)?,
+        };
+        self.install_blocks(node, meta, (to, Some(on)), first, Some(blocks), 0, true, then)
+    }
+
+    fn read_here(&self, first: u32, count: u32) -> Result<Blocks, NotSent> {
+        self.unit.disk.read(&self.file, first, count).map_err(|e| {
+            tracing::warn!(chunk = self.id, first, "cannot read blocks for another replica: {e}");
+            NotSent::Unreadable
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn install_blocks(
+        &self,
+        node: &Arc<Node>,
+        meta: &ChunkMeta,
+        (to, on): (u32, Option<&Client>),
+        first: u32,
+        blocks: Option<Blocks>,
+        flags: u8,
+        copying: bool,
+        then: impl FnOnce(Option<Frame>) + Send + 'static,
+    ) -> Result<(), NotSent> {
         let mut header = Header::request(Kind::Install, self.id, meta.epoch as u32, first * BLOCK as u32);
-        if sync {
-            header.flags |= flags::SYNC;
-        }
+        header.flags |= flags;
         let mut install =
-            InstallMeta { in_sync: meta.in_sync.clone(), seq: meta.seq, ..InstallMeta::default() };
+            InstallMeta { in_sync: meta.in_sync.clone(), seq: meta.seq, copying, ..InstallMeta::default() };
         let mut data = Bytes::new();
-        if count > 0 {
-            match self.unit.disk.read(&self.file, first, count) {
-                Ok(blocks) => {
-                    let holes = blocks.told.iter().all(|t| t.1 == 0);
-                    install.crcs = blocks.crcs;
-                    install.versions = blocks.told.iter().map(|t| t.1).collect();
-                    data = if holes { Bytes::new() } else { blocks.data };
-                }
-                Err(e) => {
-                    tracing::warn!(chunk = self.id, first, "cannot read blocks for another replica: {e}");
-                    return Err(NotSent::Unreadable);
-                }
-            }
+        if let Some(blocks) = blocks {
+            let holes = blocks.told.iter().all(|t| t.1 == 0);
+            install.blocks = blocks.crcs.len() as u64;
+            install.crcs = blocks.crcs;
+            install.versions = blocks.told.iter().map(|t| t.1).collect();
+            data = if holes { Bytes::new() } else { blocks.data };
         }
-        install.blocks = u64::from(count);
         let sent = match on {
             Some(client) => client.start_then(header, &install.encode_to_vec(), data, then),
             None => node.peers.send(to, header, &install.encode_to_vec(), data, then),

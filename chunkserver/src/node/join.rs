@@ -3,19 +3,24 @@
 
 use super::ask::{self, Failed};
 use super::chunk::Chunk;
+use super::clock::micros;
 use super::compare;
-use super::effects::{INSTALL_BLOCKS, NotSent};
+use super::effects::NotSent;
 use super::master::epoch_event;
 use super::state::Node;
 use crate::core::differences::{any_bad, differing};
 use crate::core::replica::{Event, Fault};
-use cairn_proto::data::Client;
+use crate::disk::Blocks;
+use cairn_proto::block::BLOCK;
+use cairn_proto::data::{Client, Frame};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
-/// Installs under way at once.
+/// Installs of one copy under way at once.
 const WINDOW: usize = 4;
+/// Blocks in one of them: little, so that those who share processor and disk with it wait but briefly.
+const RUN_BLOCKS: u32 = 64;
 const LIMIT: Duration = Duration::from_secs(5);
 /// Tries to have the master take it into the set, as epochs change meanwhile.
 const TRIES: usize = 5;
@@ -58,18 +63,31 @@ async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, (target, on): (u32, &Cli
         return Err("bad blocks here have to be healed first".into());
     }
     let window = Arc::new(Semaphore::new(WINDOW));
-    for run in differing(&own, &theirs, INSTALL_BLOCKS) {
+    let runs = differing(&own, &theirs, RUN_BLOCKS);
+    let blocks: u32 = runs.iter().map(|(_, count)| count).sum();
+    let how = if theirs.is_empty() { "all of it" } else { "what it missed" };
+    tracing::info!(
+        chunk = chunk.id,
+        target,
+        epoch,
+        blocks,
+        of = own.len(),
+        "brought up to date: it is sent {how}"
+    );
+    for run in runs {
         let permit = window.clone().acquire_owned().await.map_err(|e| e.to_string())?;
+        its_turn(node, u64::from(run.1) * BLOCK as u64).await;
         still_joining(chunk, target)?;
+        let read = read(chunk, run).await;
         let (c, n) = (chunk.clone(), node.clone());
         let machine = chunk.replica.lock();
-        let sent = chunk.install_at(node, &machine.meta(), (target, Some(on)), run, false, move |frame| {
+        let then = move |frame: Option<Frame>| {
             drop(permit);
             if super::wire::member_answer(frame.as_ref()) != crate::core::replica::MemberAnswer::Done {
                 c.handle(&n, Event::JoinFailed { target });
             }
-        });
-        match sent {
+        };
+        match chunk.copy_at(node, &machine.meta(), (target, on), run, read, then) {
             Ok(()) => {}
             Err(NotSent::Unreadable) => {
                 drop(machine);
@@ -80,6 +98,28 @@ async fn bring_up(node: &Arc<Node>, chunk: &Arc<Chunk>, (target, on): (u32, &Cli
         }
     }
     finish(node, chunk, (target, on)).await
+}
+
+/// Waits until so many bytes of a copy may be sent: copies go evenly, as fast as the master has said.
+async fn its_turn(node: &Node, bytes: u64) {
+    loop {
+        let turn = node.copying.lock().turn(micros(), bytes);
+        match turn {
+            Ok(()) => return,
+            Err(wait) => tokio::time::sleep(Duration::from_micros(wait)).await,
+        }
+    }
+}
+
+/// Reads blocks where that holds up nobody. `None`: they have to be read again when nothing can change them.
+async fn read(chunk: &Arc<Chunk>, (first, count): (u32, u32)) -> Option<Blocks> {
+    let c = chunk.clone();
+    let read = move || c.unit.disk.read_for_copy(&c.file, first, count);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(blocks)) => blocks,
+        // It shows again when it is read under the lock.
+        Ok(Err(_)) | Err(_) => None,
+    }
 }
 
 /// Everything is on its way: the last word, made stable, and the master's consent.

@@ -11,9 +11,9 @@ mod dispatch;
 mod effects;
 mod housekeeping;
 mod join;
-mod latency;
 mod lost_disk;
 mod master;
+mod monitor;
 mod peers;
 mod probe;
 mod reads;
@@ -25,6 +25,7 @@ mod wire;
 
 pub use attach::{Registration, keep_attached, register};
 pub use housekeeping::{housekeep, is_whole, recover_chunks};
+pub use monitor::report;
 pub use peers::Peers;
 pub use scrub::DiskScrub;
 pub use server::{Listeners, serve};

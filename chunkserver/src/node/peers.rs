@@ -3,13 +3,14 @@
 use super::clock::now;
 use crate::core::Millis;
 use bytes::Bytes;
+use cairn_proto::backoff::Breaker;
 use cairn_proto::data::{CallError, Client, Endpoint, Frame, Header, Preamble, Reply};
 use cairn_proto::rpc::ServerInfo;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -26,13 +27,14 @@ struct Waiting {
 /// A peer.
 struct Peer {
     state: Mutex<State>,
+    /// Of attempts to connect.
+    breaker: Mutex<Breaker>,
     /// When it last answered anything.
     heard: AtomicU64,
 }
 
 enum State {
-    /// Not to be tried before.
-    Down(Millis),
+    Down,
     Dialling(Vec<Waiting>),
     Up(Arc<Client>),
 }
@@ -47,8 +49,9 @@ pub struct Peers {
     peers: Mutex<HashMap<u32, Arc<Peer>>>,
 }
 
-/// A peer that could not be reached is left alone for so long.
-const DOWN: Millis = 100;
+/// A peer that could not be reached is left alone for so long: at first, and at most.
+const FIRST_DOWN: Duration = Duration::from_millis(50);
+const MOST_DOWN: Duration = Duration::from_secs(1);
 /// How often the master's list is looked at for a server that is not in it.
 const UNKNOWN: Duration = Duration::from_millis(5);
 /// Frames that may wait for a connection.
@@ -67,9 +70,11 @@ impl Peers {
         }
     }
 
-    /// Takes over the master's list. A connection to a server that has moved ends by itself.
+    /// Takes over the master's list. A connection to a server that has moved ends by itself; one that could not be reached may be
+    /// back, so it is tried again.
     pub fn set_servers(&self, servers: Vec<ServerInfo>) {
         *self.known.lock() = servers.into_iter().map(|s| (s.id, s)).collect();
+        self.peers.lock().values().for_each(|p| p.breaker.lock().try_again());
     }
 
     /// Sends a frame behind all those sent before to this server; `then` gets the answer, in a reading task,
@@ -97,7 +102,7 @@ impl Peers {
             return client.start_then(header, meta, data, then);
         }
         match &*s {
-            State::Down(until) if now() < *until => return false,
+            State::Down if !peer.breaker.lock().allows(Instant::now()) => return false,
             State::Dialling(w) if w.len() >= WAITING => return false,
             State::Dialling(_) => {}
             _ => {
@@ -112,7 +117,10 @@ impl Peers {
     }
 
     fn peer(&self, server: u32) -> Arc<Peer> {
-        let new = || Arc::new(Peer { state: Mutex::new(State::Down(0)), heard: AtomicU64::new(0) });
+        let new = || {
+            let breaker = Mutex::new(Breaker::new(FIRST_DOWN, MOST_DOWN));
+            Arc::new(Peer { state: Mutex::new(State::Down), breaker, heard: AtomicU64::new(0) })
+        };
         self.peers.lock().entry(server).or_insert_with(new).clone()
     }
 
@@ -135,7 +143,8 @@ impl Peers {
         if let Some(peer) = peer {
             let mut s = peer.state.lock();
             if matches!(*s, State::Up(_)) {
-                *s = State::Down(now() + DOWN);
+                *s = State::Down;
+                peer.breaker.lock().failed(Instant::now(), rand::random());
             }
         }
     }
@@ -189,11 +198,12 @@ impl Peers {
         let mut failed = Vec::new();
         {
             let mut s = peer.state.lock();
-            let State::Dialling(waiting) = std::mem::replace(&mut *s, State::Down(now() + DOWN)) else {
+            let State::Dialling(waiting) = std::mem::replace(&mut *s, State::Down) else {
                 return;
             };
             match dialled {
                 Ok(client) => {
+                    peer.breaker.lock().succeeded();
                     let client = Arc::new(client);
                     for w in waiting {
                         if client.is_lost() {
@@ -206,6 +216,7 @@ impl Peers {
                     *s = State::Up(client);
                 }
                 Err(e) => {
+                    peer.breaker.lock().failed(Instant::now(), rand::random());
                     tracing::debug!(server, "cannot reach a chunkserver: {e}");
                     failed.extend(waiting.into_iter().map(|w| w.then));
                 }

@@ -1,13 +1,14 @@
 //! What all parts of a chunkserver share.
 
+use super::answer::Latencies;
 use super::chunk::Chunk;
 use super::clock::now;
-use super::latency::Latency;
 use super::master::MasterLink;
 use super::peers::Peers;
 use super::scrub::DiskScrub;
 use crate::core::Millis;
 use crate::core::layout::{ChunkMeta, Geometry};
+use crate::core::pacer::Pacer;
 use crate::core::placement::{Candidate, choose};
 use crate::core::recent::Recent;
 use crate::core::replica::Times;
@@ -67,6 +68,8 @@ pub struct Node {
     pub handle: Handle,
     /// Comparisons and copies under way at once.
     pub heavy: Semaphore,
+    /// How fast copies may be made.
+    pub copying: Mutex<Pacer>,
     /// Bytes written and read since the start.
     pub traffic: Traffic,
     pub(super) chunks: RwLock<HashMap<u64, Arc<Chunk>>>,
@@ -85,7 +88,7 @@ pub struct Traffic {
     /// Bytes read.
     pub bytes_out: AtomicU64,
     /// How long clients wait for their answers to reads and writes.
-    pub latency: Arc<Latency>,
+    pub latency: Arc<Latencies>,
     /// Connections that ended with something that was no frame.
     pub garbage: AtomicU64,
 }
@@ -101,6 +104,7 @@ impl Node {
             master: MasterLink::default(),
             handle: Handle::current(),
             heavy: Semaphore::new(32),
+            copying: Mutex::default(),
             traffic: Traffic::default(),
             chunks: RwLock::default(),
             ticking: Mutex::default(),
@@ -175,6 +179,7 @@ impl Node {
         let file = unit.disk.create(id, meta, blocks)?;
         let chunk = Arc::new(Chunk::new(self, unit.clone(), file, Recent::default()));
         if suspect {
+            unit.disk.doubt(&chunk.file)?;
             chunk.replica.lock().distrust();
         }
         Ok(self.enter(&mut chunks, chunk))

@@ -73,7 +73,7 @@ impl State {
 
     pub fn add_replica(&self, chunk: u64, target: u32) {
         let info = self.chunks[&chunk].clone();
-        let add = AddReplica { chunk: Some(info.clone()), target };
+        let add = AddReplica { chunk: Some(info.clone()), target, copy_rate: 0 };
         self.send(info.in_sync[0], Cmd::AddReplica(add));
     }
 
@@ -81,7 +81,7 @@ impl State {
         match msg {
             Msg::Heartbeat(h) => {
                 self.digests.insert(from, (h.chunks, h.digest));
-                self.send(from, Cmd::Ack(HeartbeatAck { seq: h.seq, next_ms: 0 }));
+                self.send(from, Cmd::Ack(HeartbeatAck { seq: h.seq, ..HeartbeatAck::default() }));
             }
             Msg::Report(r) => {
                 for r in r.replicas {
@@ -116,7 +116,7 @@ impl State {
 
     fn reply(&self, to: u32, req: u64, chunk: u64) {
         let chunk = Some(self.chunks[&chunk].clone());
-        self.send(to, Cmd::Chunk(ChunkReply { req, chunk, detail: String::new() }));
+        self.send(to, Cmd::Chunk(ChunkReply { req, chunk, ..ChunkReply::default() }));
     }
 }
 

@@ -14,7 +14,8 @@ use cairn_proto::rpc::{self, Reply, op::Op};
 
 use super::attr::{FileAttr, Timestamp};
 use super::attrs::SetAttr;
-use super::meta::core::cache::{Asked, MetaCache};
+use super::leases::Changing;
+use super::meta::core::cache::MetaCache;
 use super::meta::core::foresee::Renamed;
 use super::meta::core::numbers::RESERVE;
 use super::names::NewNode;
@@ -37,6 +38,9 @@ impl Engine {
             if self.session.has_room() {
                 // Sent under the cache's lock: changes reach the master in the order in which they were foreseen.
                 let mut cache = self.cache.lock();
+                if !cache.enabled() {
+                    return Ok(None);
+                }
                 let at = Timestamp::from(SystemTime::now());
                 let Some((op, outcome)) = foresee(&mut cache, at) else { return Ok(None) };
                 if self.session.try_start_ahead(op, at.into())?.is_none() {
@@ -50,7 +54,7 @@ impl Engine {
 
     /// Has the master carry out a change. What is known of the inodes that it `touches` is forgotten until there is an answer: only
     /// then can anything be foreseen of them again.
-    pub(super) async fn change(&self, op: Op, touches: &[u64]) -> Result<(Reply, Asked), FsError> {
+    pub(super) async fn change(&self, op: Op, touches: &[u64]) -> Result<(Reply, Changing<'_>), FsError> {
         self.change_with(op, touches, || ()).await
     }
 
@@ -60,22 +64,24 @@ impl Engine {
         mut op: Op,
         touches: &[u64],
         sending: impl FnOnce(),
-    ) -> Result<(Reply, Asked), FsError> {
-        let (answer, asked) = loop {
+    ) -> Result<(Reply, Changing<'_>), FsError> {
+        let (answer, mut changing) = loop {
             {
                 let mut cache = self.cache.lock();
                 match self.session.try_start(op)? {
                     Ok(answer) => {
-                        touches.iter().for_each(|inode| cache.changed(*inode));
+                        let changing = Changing::begin(self, &mut cache, touches);
                         sending();
-                        break (answer, cache.asking());
+                        break (answer, changing);
                     }
                     Err(back) => op = back,
                 }
             }
             self.session.room().await?;
         };
-        Ok((self.session.answer(answer).await?, asked))
+        let mut result = self.session.answer(answer).await;
+        changing.answered(&mut result);
+        Ok((result?, changing))
     }
 
     pub(super) async fn make_ahead(

@@ -93,15 +93,21 @@ impl Engine {
     /// [`FsError::Refused`] when there is no such inode; outages.
     pub async fn getattr(&self, inode: u64) -> Result<FileAttr, FsError> {
         let asked = {
-            let mut cache = self.cache.lock();
+            let mut cache = self.known();
             if let Some(attr) = cache.attr(inode) {
                 drop(cache);
                 return Ok(self.seen(attr));
             }
             cache.asking()
         };
-        let attr = attr_of(self.session.call(Op::GetAttr(rpc::GetAttr { inode })).await?)?;
-        self.cache.lock().learn_attr(asked, &attr);
+        let mut reply = self.session.call(Op::GetAttr(rpc::GetAttr { inode })).await?;
+        let leased = std::mem::take(&mut reply.leased);
+        let attr = attr_of(reply)?;
+        {
+            let mut cache = self.cache.lock();
+            cache.granted(asked, &leased);
+            cache.learn_attr(asked, &attr);
+        }
         Ok(self.seen(attr))
     }
 
@@ -159,6 +165,10 @@ impl Engine {
         let file = self.hold_existing(inode).await?;
         let _alone = file.order.write().await;
         let _in_order = file.telling.lock().await;
+        if !self.exclusive() {
+            // Another mount may have written further: all of that has to go.
+            self.refresh_size(&file).await?;
+        }
         let recorded = file.local.lock().recorded_size;
         let before = file.data.size().max(recorded);
         if size == before && size == recorded && self.exclusive() && change.only_size() {
@@ -172,11 +182,7 @@ impl Engine {
             let dropped = size.div_ceil(self.chunk_size)..before.div_ceil(self.chunk_size);
             file.data.forget_locations(dropped);
         }
-        {
-            let mut local = file.local.lock();
-            local.recorded_size = size;
-            local.mtime = None;
-        }
+        file.resized(&attr);
         Ok(self.seen(attr))
     }
 
@@ -187,9 +193,9 @@ impl Engine {
         sending: impl FnOnce(),
     ) -> Result<FileAttr, FsError> {
         let set = Op::SetAttr(change.request(inode));
-        let (reply, asked) = self.change_with(set, &[inode], sending).await?;
+        let (reply, changing) = self.change_with(set, &[inode], sending).await?;
         let attr = attr_of(reply)?;
-        self.cache.lock().learn_attr(asked, &attr);
+        changing.settle(|cache, now| cache.learn_attr(now, &attr));
         Ok(attr)
     }
 

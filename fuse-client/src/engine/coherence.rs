@@ -33,7 +33,20 @@ pub(super) async fn follow_events(engine: Weak<Engine>, mut events: mpsc::Unboun
                 engine.data.set_servers(servers);
                 continue;
             }
+            SessionEvent::LockGranted(number) => {
+                engine.locks.granted(number);
+                continue;
+            }
             SessionEvent::Recall(id) => Change::Recall(id),
+            // Not behind changes of mode: a change of another mount waits for these.
+            SessionEvent::LeaseRecall { id, inodes } => {
+                tokio::spawn(async move { engine.recalled(id, inodes).await });
+                continue;
+            }
+            SessionEvent::Trim { id, keep } => {
+                tokio::spawn(async move { engine.trim(id, keep).await });
+                continue;
+            }
             SessionEvent::Exclusive => Change::Exclusive,
             SessionEvent::Resumed(welcome) => {
                 engine.data.set_servers(welcome.servers.clone());
@@ -62,7 +75,7 @@ async fn follow_changes(engine: Weak<Engine>, mut changes: mpsc::UnboundedReceiv
         match change {
             Change::Recall(id) => {
                 engine.share().await;
-                engine.session.acknowledge(id);
+                engine.session.acknowledge(rpc::EventAck { id, ..rpc::EventAck::default() });
             }
             Change::Exclusive => engine.have_alone().await,
             Change::Resumed(welcome) => engine.resumed(&welcome).await,
@@ -72,26 +85,31 @@ async fn follow_changes(engine: Weak<Engine>, mut changes: mpsc::UnboundedReceiv
 }
 
 impl Engine {
-    /// Others arrive: everything is written back, everything cached is forgotten.
+    /// Others arrive: everything is written back, everything cached is forgotten. From now on attributes and names are kept under
+    /// leases, data not at all.
     async fn share(&self) {
-        tracing::info!("another mount is there: caches are off");
+        tracing::info!("another mount is there: data is not cached, names and attributes under leases");
         self.exclusive.store(false, Ordering::Release);
         self.data.set_exclusive(false);
         if let Err(e) = self.write_back_all().await {
             tracing::error!(error = %e, "not everything could be written back for another mount");
         }
         self.register_open().await;
+        self.hand_over_locks().await;
         self.forget_all(false).await;
         self.data.drop_caches();
+        self.session.ask_leases(true);
     }
 
     /// The others have left: caching begins again.
     async fn have_alone(&self) {
         tracing::info!("this is the only mount: caches are on");
+        self.session.ask_leases(false);
         // Files that were open before have left in the kernel what may have changed since.
         self.forget_all(true).await;
         self.data.set_exclusive(true);
         self.exclusive.store(true, Ordering::Release);
+        self.take_over_locks().await;
         self.reserve_numbers();
     }
 
@@ -101,6 +119,7 @@ impl Engine {
                 session = welcome.session,
                 "the session had ended; files that were deleted while open are lost"
             );
+            self.lose_locks();
             for file in self.inodes.open() {
                 file.local.lock().registered = false;
             }
@@ -114,6 +133,7 @@ impl Engine {
             (false, true) => self.have_alone().await,
             _ => {}
         }
+        self.ask_for_locks_again();
     }
 
     /// Tells the master what is open, so that it lives on when others unlink it.

@@ -30,6 +30,8 @@ pub struct DirItem {
 struct Snapshot {
     items: Vec<Arc<DirItem>>,
     end: bool,
+    /// Before the first of it was asked for.
+    asked: Asked,
 }
 
 /// An open directory.
@@ -38,8 +40,8 @@ pub struct DirHandle {
     snapshot: AsyncMutex<Snapshot>,
 }
 
-/// What the cache may learn from a page. `None`: some entries have no attributes, as when the page was asked for while
-/// other mounts were there. With those left out it would pass for all names that there are.
+/// What the cache may learn from a page. `None`: some entries have no attributes. With those left out it would pass for all
+/// names that there are.
 fn with_attributes(entries: &[rpc::DirEntry]) -> Option<Vec<PageEntry>> {
     entries.iter().map(|e| Some(PageEntry { name: e.name.clone(), attr: e.attr?.into() })).collect()
 }
@@ -76,14 +78,24 @@ impl Engine {
             Err(_) => handle.snapshot.lock().await,
         };
         if offset == 0 {
-            *snapshot = Snapshot::default();
+            *snapshot = self.begin_listing(handle.inode);
         }
         while snapshot.items.len() <= offset && !snapshot.end {
             self.read_more(handle.inode, &mut snapshot).await?;
+            if snapshot.end {
+                self.cache.lock().learn_listing(snapshot.asked, handle.inode, &snapshot.items);
+            }
         }
         let from = offset.min(snapshot.items.len());
         let to = from.saturating_add(most).min(snapshot.items.len());
         Ok(snapshot.items[from..to].to_vec())
+    }
+
+    fn begin_listing(&self, inode: u64) -> Snapshot {
+        let mut cache = self.known();
+        let items = cache.listing(inode);
+        let (end, asked) = (items.is_some(), cache.asking());
+        Snapshot { items: items.map(|i| i.to_vec()).unwrap_or_default(), end, asked }
     }
 
     async fn read_more(&self, inode: u64, snapshot: &mut Snapshot) -> Result<(), FsError> {
@@ -101,9 +113,7 @@ impl Engine {
         }
         // A page that is empty and not the last would be asked for for ever.
         snapshot.end = page.end || page.entries.is_empty();
-        if self.exclusive()
-            && let Some(entries) = with_attributes(&page.entries)
-        {
+        if let Some(entries) = with_attributes(&page.entries) {
             self.cache.lock().learn_listed(asked, inode, &after, &entries, snapshot.end);
         }
         snapshot.items.extend(page.entries.into_iter().map(|e| {
@@ -115,8 +125,9 @@ impl Engine {
 
     async fn read_page(&self, inode: u64, after: Bytes) -> Result<(Asked, rpc::DirPage), FsError> {
         let asked = self.cache.lock().asking();
-        let plus = self.exclusive();
-        let reply = self.session.call(Op::ReadDir(rpc::ReadDir { inode, after, limit: PAGE, plus })).await?;
+        let read = rpc::ReadDir { inode, after, limit: PAGE, plus: true };
+        let reply = self.session.call(Op::ReadDir(read)).await?;
+        self.cache.lock().granted(asked, &reply.leased);
         match reply.result {
             Some(ReplyResult::Dir(page)) => Ok((asked, page)),
             _ => Err(FsError::Io("the master's answer has no directory page".into())),
@@ -125,10 +136,7 @@ impl Engine {
 
     /// The attributes of a listed entry as they are now, if they are known without asking.
     pub fn listed_attr(&self, item: &DirItem) -> Option<FileAttr> {
-        if !self.exclusive() {
-            return None;
-        }
-        let attr = self.cache.lock().attr(item.inode)?;
+        let attr = self.known().attr(item.inode)?;
         Some(self.seen(attr))
     }
 

@@ -32,6 +32,15 @@ pub enum FsError {
     /// The inode is gone, or the handle is of an earlier session.
     #[error("stale inode or handle")]
     Stale,
+    /// Another lock is in the way.
+    #[error("another lock is in the way")]
+    Locked,
+    /// Whoever holds the lock waits for the caller.
+    #[error("waiting for the lock would have no end")]
+    Deadlock,
+    /// This mount has too many locks.
+    #[error("too many locks")]
+    TooManyLocks,
     /// The caller was interrupted.
     #[error("interrupted")]
     Interrupted,
@@ -66,6 +75,9 @@ impl FsError {
             Self::Unreachable(_) | Self::Corrupt { .. } | Self::Fenced | Self::Io(_) => libc::EIO,
             Self::NoSpace => libc::ENOSPC,
             Self::Stale => libc::ESTALE,
+            Self::Locked => libc::EAGAIN,
+            Self::Deadlock => libc::EDEADLK,
+            Self::TooManyLocks => libc::ENOLCK,
             Self::Interrupted => libc::EINTR,
             Self::Invalid(_) => libc::EINVAL,
             Self::NotSupported(_) => libc::EOPNOTSUPP,

@@ -10,6 +10,7 @@ use cairn_proto::rpc::{self, op::Op};
 use super::attr::{FileAttr, REGULAR};
 use super::attrs::{LARGEST, SetAttr};
 use super::inode::{InUse, InodeRef};
+use super::locks::RangeOwners;
 use super::names::NewNode;
 use super::{Engine, FsError, is_errno};
 
@@ -44,12 +45,21 @@ pub struct WriteOptions {
 pub struct FileHandle {
     inode: InodeRef,
     options: OpenOptions,
+    range_owners: RangeOwners,
 }
 
 impl FileHandle {
     /// Whose handle.
     pub fn inode(&self) -> u64 {
         self.inode.inode
+    }
+
+    fn new(inode: InodeRef, options: OpenOptions) -> Self {
+        Self { inode, options, range_owners: RangeOwners::default() }
+    }
+
+    pub(super) fn range_owners(&self) -> &RangeOwners {
+        &self.range_owners
     }
 
     pub(super) fn file(&self) -> &Arc<InUse> {
@@ -66,8 +76,9 @@ impl Engine {
         if options.truncate {
             self.changeable()?;
         }
-        let handle = FileHandle { inode: self.hold_existing(inode).await?, options };
-        if !self.exclusive() {
+        let handle = FileHandle::new(self.hold_existing(inode).await?, options);
+        // Where there is a lease, its recall asks what is open.
+        if !self.exclusive() && !self.is_leased(inode) {
             self.register(&handle).await?;
         }
         if options.truncate {
@@ -91,7 +102,7 @@ impl Engine {
         Ok(())
     }
 
-    /// In shared mode others may unlink what is open here: the master has to know.
+    /// Others may unlink what is open here: the master has to know.
     async fn register(&self, handle: &FileHandle) -> Result<(), FsError> {
         if handle.inode.local.lock().registered {
             return Ok(());
@@ -118,7 +129,7 @@ impl Engine {
             Ok(attr) => {
                 let inode = self.hold(&attr);
                 inode.local.lock().registered |= shared;
-                Ok((attr, FileHandle { inode, options }))
+                Ok((attr, FileHandle::new(inode, options)))
             }
             Err(e) if is_errno(&e, libc::EEXIST) && !options.exclusive => {
                 let attr = self.lookup(parent, name).await?.ok_or(e)?;
@@ -168,7 +179,7 @@ impl Engine {
     /// Asks the master for the size, as another mount may have changed it.
     pub(super) async fn refresh_size(&self, file: &InUse) -> Result<(), FsError> {
         let attr = self.getattr(file.inode).await?;
-        file.learn_size(attr.size);
+        file.learn_size(&attr);
         Ok(())
     }
 
@@ -189,18 +200,26 @@ impl Engine {
             self.kill_suidgid(file.inode).await?;
         }
         let shared = !self.exclusive();
-        if options.append {
+        if options.append && !shared {
             let _alone = file.order.write().await;
-            if shared {
-                self.refresh_size(file).await?;
-            }
             return self.store(handle, file.data.size(), data, shared).await;
         }
         let _together = match file.order.try_read() {
             Ok(guard) => guard,
             Err(_) => file.order.read().await,
         };
+        if options.append {
+            return self.append_shared(handle, data).await;
+        }
         self.store(handle, offset, data, shared).await
+    }
+
+    /// Where other mounts may append, too. With its place the master has been told size and time.
+    async fn append_shared(&self, handle: &FileHandle, data: &[u8]) -> Result<(), FsError> {
+        let (file, sync) = (handle.file(), handle.options.sync);
+        let offset = self.reserve_append(file, data.len() as u64).await?;
+        file.data.write_through(offset, Bytes::copy_from_slice(data), sync).await?;
+        if sync { self.settled(file.inode).await } else { Ok(()) }
     }
 
     async fn store(
@@ -211,13 +230,15 @@ impl Engine {
         shared: bool,
     ) -> Result<(), FsError> {
         let (file, o) = (handle.file(), handle.options);
-        if offset.checked_add(data.len() as u64).is_none_or(|end| end > LARGEST) {
-            return Err(FsError::TooLarge);
-        }
+        let end = offset.checked_add(data.len() as u64).filter(|e| *e <= LARGEST).ok_or(FsError::TooLarge)?;
         if shared || o.direct || o.sync {
             file.data.write_through(offset, Bytes::copy_from_slice(data), o.sync).await?;
         } else if !file.data.try_write(offset, data) {
             file.data.write(offset, data).await?;
+        }
+        if shared && !data.is_empty() {
+            let mut local = file.local.lock();
+            local.written_to = local.written_to.max(end);
         }
         self.touched(file);
         if shared || o.sync {

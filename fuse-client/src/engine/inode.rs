@@ -17,8 +17,13 @@ pub(super) struct Local {
     pub(super) mtime: Option<Timestamp>,
     /// The same, on its way.
     pub(super) telling: Option<Timestamp>,
-    /// The size that the master has.
+    /// The size that the master has; in shared mode, had when it was last asked.
     pub(super) recorded_size: u64,
+    /// The version of the attributes that said so.
+    recorded_version: u64,
+    /// In shared mode, the furthest end of the writes that the master has not been told of. What this mount takes for the
+    /// size may be old then: another has cut the file since, and to tell it would bring the old size back.
+    pub(super) written_to: u64,
     /// It has no names any more.
     pub(super) orphan: bool,
     /// The master knows that it is open here.
@@ -40,12 +45,28 @@ pub struct InUse {
 
 impl InUse {
     /// The master says the size. Not taken over while it has not been told of what was written here, which is so
-    /// for a while after another mount has come.
-    pub(super) fn learn_size(&self, size: u64) {
+    /// for a while after another mount has come; nor from an answer that a later one has overtaken.
+    pub(super) fn learn_size(&self, attr: &FileAttr) {
         let mut local = self.local.lock();
-        if self.data.size() <= local.recorded_size {
-            local.recorded_size = size;
-            self.data.set_known_size(size);
+        if attr.version >= local.recorded_version && self.data.size() <= local.recorded_size {
+            self.record_size(&mut local, attr);
+        }
+    }
+
+    fn record_size(&self, local: &mut Local, attr: &FileAttr) {
+        local.recorded_version = attr.version;
+        local.recorded_size = attr.size;
+        self.data.set_known_size(attr.size);
+    }
+
+    /// The master has set the size, which was asked for here while nothing else was written or told here.
+    pub(super) fn resized(&self, attr: &FileAttr) {
+        let mut local = self.local.lock();
+        local.written_to = 0;
+        local.mtime = None;
+        // A reader may have asked for the size before, or another mount changed it since.
+        if attr.version >= local.recorded_version {
+            self.record_size(&mut local, attr);
         }
     }
 
@@ -68,18 +89,24 @@ impl InUse {
 
     /// As [`Self::overlay`], where other mounts may have changed the file, too: only what will be told.
     pub(super) fn overlay_untold(&self, attr: &mut FileAttr) {
-        if self.size_untold() {
-            attr.size = attr.size.max(self.data.size());
-        }
-        if let Some(t) = self.local.lock().mtime {
+        let local = self.local.lock();
+        attr.size = attr.size.max(self.size_to_tell(&local));
+        if let Some(t) = local.mtime {
             attr.mtime = attr.mtime.max(t);
             attr.ctime = attr.ctime.max(t);
         }
     }
 
+    /// The size that the master has to be told of; 0: of none.
+    pub(super) fn size_to_tell(&self, local: &Local) -> u64 {
+        let size = self.data.size();
+        let ahead = if size > local.recorded_size { size } else { 0 };
+        ahead.max(local.written_to)
+    }
+
     /// Whether the master has to be told of a size.
     pub(super) fn size_untold(&self) -> bool {
-        self.data.size() > self.local.lock().recorded_size
+        self.size_to_tell(&self.local.lock()) > 0
     }
 
     /// Whether the master has to be told anything.
@@ -143,6 +170,11 @@ impl Inodes {
     /// The inode, if it is in use.
     pub(super) fn get(&self, inode: u64) -> Option<Arc<InUse>> {
         self.slots.lock().get(&inode).map(|s| s.inode.clone())
+    }
+
+    /// The inode, if it is open (not only waiting for write-back).
+    pub(super) fn get_open(&self, inode: u64) -> Option<Arc<InUse>> {
+        self.slots.lock().get(&inode).filter(|s| s.users > 0).map(|s| s.inode.clone())
     }
 
     /// All in use.

@@ -13,6 +13,8 @@ mod dirs;
 pub mod error;
 mod files;
 mod inode;
+mod leases;
+mod locks;
 pub mod meta;
 mod names;
 mod ranges;
@@ -31,12 +33,14 @@ pub use attrs::{SetAttr, SetTime, SpaceReport};
 pub use dirs::{DirHandle, DirItem};
 pub use error::FsError;
 pub use files::{FileHandle, OpenOptions, WriteOptions};
+pub use locks::LockRequest;
 pub use names::NewNode;
 pub use ranges::Fallocate;
 
 use attr::FileAttr;
 use data::{DataConfig, DataPath, WriteBackObserver};
 use inode::Inodes;
+use locks::Locks;
 use meta::core::cache::{Limits, MetaCache};
 use meta::core::numbers::Numbers;
 use meta::{Session, SessionConfig, SessionEvent};
@@ -58,6 +62,8 @@ pub struct EngineConfig {
     pub outage: Duration,
     /// Refuse all changes.
     pub read_only: bool,
+    /// For people: where the mount answers /health and /metrics; empty: nowhere.
+    pub http: String,
 }
 
 /// Caches above the engine (the kernel's), which it has dropped when they could become wrong.
@@ -66,6 +72,9 @@ pub trait UpperCaches: Send + Sync + 'static {
     fn drop_all(&self, names: Vec<(u64, Box<[u8]>)>);
     /// Forget the attributes of an inode: they changed by themselves. Must not block.
     fn drop_attr(&self, inode: u64);
+    /// The same, of many; no answer that was on its way meanwhile brings them back. May block, but not for longer than an answer is
+    /// being written.
+    fn drop_attrs(&self, inodes: &[u64]);
     /// Forget these names: the engine does not know them any more and could not name them later.
     fn drop_names(&self, names: Vec<(u64, Box<[u8]>)>);
 }
@@ -79,6 +88,7 @@ pub struct Engine {
     chunk_size: u64,
     cache: Mutex<MetaCache>,
     inodes: Inodes,
+    locks: Locks,
     numbers: Mutex<Numbers>,
     /// When the master last refused what had been answered here.
     refused: Mutex<Option<Instant>>,
@@ -111,6 +121,7 @@ impl Engine {
             host: config.host.clone(),
             boot_id: config.boot_id.clone(),
             outage: config.outage,
+            http: config.http.clone(),
         })
         .await?;
         let runtime = tokio::runtime::Handle::current();
@@ -137,6 +148,7 @@ impl Engine {
             chunk_size: welcome.chunk_size,
             cache: Mutex::new(MetaCache::new(Limits::default(), welcome.exclusive)),
             inodes: Inodes::default(),
+            locks: Locks::new(welcome.exclusive),
             numbers: Mutex::default(),
             refused: Mutex::new(None),
             exclusive: AtomicBool::new(welcome.exclusive),
@@ -144,6 +156,8 @@ impl Engine {
             upper: OnceLock::new(),
             runtime,
         });
+        engine.session.ask_leases(!welcome.exclusive);
+        engine.session.set_lease_holder(Box::new(leases::Holder(engine.me.clone())));
         data.set_observer(Arc::new(Observer(engine.me.clone())));
         engine.spawn_background(events);
         engine.reserve_numbers();
@@ -163,6 +177,26 @@ impl Engine {
     /// How long operations wait while servers do not answer.
     pub fn outage(&self) -> Duration {
         self.config.outage
+    }
+
+    /// How the mount stands with the master.
+    pub fn standing(&self) -> meta::Standing {
+        self.session.standing()
+    }
+
+    /// Whether reads have waited for the chunkservers in vain, and none has succeeded since.
+    pub fn reads_in_vain(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// Attributes and directory entries cached.
+    pub fn cached(&self) -> (usize, usize) {
+        self.cache.lock().sizes()
+    }
+
+    /// Memory in use, bytes: dirty data, read-ahead.
+    pub fn memory_used(&self) -> (usize, usize) {
+        self.data.memory_used()
     }
 
     /// Bytes moved since the mount began.
@@ -187,6 +221,7 @@ impl Engine {
     fn spawn_background(self: &Arc<Self>, events: tokio::sync::mpsc::UnboundedReceiver<SessionEvent>) {
         tokio::spawn(coherence::follow_events(self.me.clone(), events));
         tokio::spawn(size::tell_periodically(self.me.clone()));
+        tokio::spawn(locks::tell_periodically(self.me.clone()));
     }
 }
 

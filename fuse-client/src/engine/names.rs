@@ -7,7 +7,7 @@ use cairn_proto::rpc::{self, op::Op};
 use super::attr::FileAttr;
 use super::inode::{LosingName, Unnamed};
 use super::meta::core::cache::Found;
-use super::{Engine, FsError, attr_of, is_errno};
+use super::{Engine, FsError, attr_of};
 
 /// The longest name, bytes.
 const LONGEST_NAME: usize = 255;
@@ -62,7 +62,7 @@ impl Engine {
     pub async fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<FileAttr>, FsError> {
         check(name)?;
         let (asked, ahead) = {
-            let mut cache = self.cache.lock();
+            let mut cache = self.known();
             match cache.lookup(parent, name) {
                 Found::Inode(attr) => {
                     drop(cache);
@@ -76,13 +76,18 @@ impl Engine {
             self.read_directory_ahead(parent, ahead);
         }
         let lookup = rpc::Lookup { parent, name: Bytes::copy_from_slice(name) };
-        let reply = self.session.call(Op::Lookup(lookup)).await;
-        let found = match reply {
-            Ok(reply) => Some(attr_of(reply)?),
-            Err(e) if is_errno(&e, libc::ENOENT) => None,
-            Err(e) => return Err(e),
+        let mut reply = self.session.ask(Op::Lookup(lookup)).await?;
+        let leased = std::mem::take(&mut reply.leased);
+        let found = match reply.errno {
+            0 => Some(attr_of(reply)?),
+            libc::ENOENT => None,
+            errno => return Err(FsError::Refused { errno, detail: reply.detail }),
         };
-        self.cache.lock().learn_entry(asked, parent, name, found.as_ref());
+        {
+            let mut cache = self.cache.lock();
+            cache.granted(asked, &leased);
+            cache.learn_entry(asked, parent, name, found.as_ref());
+        }
         Ok(found.map(|a| self.seen(a)))
     }
 
@@ -107,9 +112,10 @@ impl Engine {
             return Ok(attr);
         }
         let make = rpc::Make { open, ..node.request(parent, name.clone(), 0) };
-        let (reply, now) = with_parents(self.change(Op::Make(make), &[parent]).await?.0);
+        let (reply, changing) = self.change(Op::Make(make), &[parent]).await?;
+        let (reply, now) = with_parents(reply);
         let attr = attr_of(reply)?;
-        self.cache.lock().made(parent, &name, &attr, now.first());
+        changing.settle(|cache, _| cache.made(parent, &name, &attr, now.first()));
         Ok(attr)
     }
 
@@ -127,9 +133,10 @@ impl Engine {
         }
         let unlink = rpc::Unlink { parent, name: name.clone(), keep_open: losing.keep_open };
         let touches = self.touched_by([(parent, &*name)]);
-        let (reply, now) = with_parents(self.change(Op::Unlink(unlink), &touches).await?.0);
+        let (reply, changing) = self.change(Op::Unlink(unlink), &touches).await?;
+        let (reply, now) = with_parents(reply);
         let after = attr_of(reply)?;
-        self.cache.lock().removed(parent, &name, Some(&after), now.first());
+        changing.settle(|cache, _| cache.removed(parent, &name, Some(&after), now.first()));
         self.lost_name(&after, &losing);
         Ok(())
     }
@@ -146,12 +153,14 @@ impl Engine {
         }
         let rmdir = rpc::Rmdir { parent, name: name.clone() };
         let touches = self.touched_by([(parent, &*name)]);
-        let (_, now) = with_parents(self.change(Op::Rmdir(rmdir), &touches).await?.0);
-        let mut cache = self.cache.lock();
-        if let Some(inode) = cache.inode_of(parent, &name) {
-            cache.changed(inode);
-        }
-        cache.removed(parent, &name, None, now.first());
+        let (reply, changing) = self.change(Op::Rmdir(rmdir), &touches).await?;
+        let (_, now) = with_parents(reply);
+        changing.settle(|cache, _| {
+            if let Some(inode) = cache.inode_of(parent, &name) {
+                cache.changed(inode);
+            }
+            cache.removed(parent, &name, None, now.first());
+        });
         Ok(())
     }
 
@@ -181,7 +190,8 @@ impl Engine {
             return Ok(());
         }
         let touches = self.touched_by([from, to]);
-        let (reply, now) = with_parents(self.change(Op::Rename(rename), &touches).await?.0);
+        let (reply, changing) = self.change(Op::Rename(rename), &touches).await?;
+        let (reply, now) = with_parents(reply);
         let (moved, replaced) = match reply.result {
             Some(ReplyResult::Rename(rpc::RenameReply { moved: Some(moved), replaced })) => {
                 (FileAttr::from(moved), replaced.map(FileAttr::from))
@@ -192,16 +202,15 @@ impl Engine {
         let same = !exchange && replaced.is_some_and(|r| r.inode == moved.inode);
         let nothing_moved = same || (from.0 == to.0 && name == new_name);
         if nothing_moved {
-            self.cache.lock().replace_attr(&moved);
+            changing.settle(|cache, _| cache.replace_attr(&moved));
             return Ok(());
         }
-        {
-            let mut cache = self.cache.lock();
+        changing.settle(|cache, _| {
             for directory in [from.0, to.0] {
                 cache.entries_changed(directory, now.iter().find(|a| a.inode == directory));
             }
             cache.renamed((from.0, &name), (to.0, &new_name), &moved, replaced.as_ref(), exchange);
-        }
+        });
         if let (Some(replaced), Some(losing)) = (replaced, &losing) {
             self.lost_name(&replaced, losing);
         }
@@ -219,9 +228,10 @@ impl Engine {
             return Ok(self.seen(attr));
         }
         let link = rpc::Link { inode, new_parent: parent, new_name: name.clone() };
-        let (reply, now) = with_parents(self.change(Op::Link(link), &[inode, parent]).await?.0);
+        let (reply, changing) = self.change(Op::Link(link), &[inode, parent]).await?;
+        let (reply, now) = with_parents(reply);
         let attr = attr_of(reply)?;
-        self.cache.lock().made(parent, &name, &attr, now.first());
+        changing.settle(|cache, _| cache.made(parent, &name, &attr, now.first()));
         Ok(self.seen(attr))
     }
 

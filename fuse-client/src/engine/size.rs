@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use cairn_proto::rpc::{self, op::Op};
 
+use super::attr::Timestamp;
 use super::inode::{Forgotten, InUse};
+use super::leases::Changing;
 use super::meta::Answer;
-use super::meta::core::cache::Asked;
 use super::{Engine, FsError, attr_of, is_errno};
 
 /// The master's size and mtime of a file that is being written lag behind by at most about this.
@@ -30,21 +31,32 @@ impl Engine {
             return Ok(());
         }
         let _in_order = file.telling.lock().await;
-        let Some((answer, size, asked)) = self.start_telling(file).await? else { return Ok(()) };
-        let result = self.session.answer(answer).await.and_then(attr_of);
+        let Some((answer, size, mut changing)) = self.start_telling(file).await? else { return Ok(()) };
+        let mut result = self.session.answer(answer).await;
+        changing.answered(&mut result);
+        let result = result.and_then(attr_of);
         // The cache first: until it is right, the overlay must not go away.
-        if let Ok(attr) = &result {
-            self.cache.lock().learn_attr(asked, attr);
+        match &result {
+            Ok(attr) => changing.settle(|cache, now| cache.learn_attr(now, attr)),
+            Err(_) => drop(changing),
         }
         let mut local = file.local.lock();
         let told = local.telling.take();
+        let shared = !self.exclusive();
         match result {
-            Ok(_) => {
+            Ok(attr) => {
                 local.recorded_size = local.recorded_size.max(size);
+                drop(local);
+                if shared {
+                    file.learn_size(&attr);
+                }
                 Ok(())
             }
             Err(e) => {
                 local.mtime = local.mtime.or(told);
+                if shared {
+                    local.written_to = local.written_to.max(size);
+                }
                 Err(e)
             }
         }
@@ -52,31 +64,53 @@ impl Engine {
 
     /// Sends what the master does not know. The size and the time are taken at the moment of sending, so that a time that is set
     /// meanwhile is not overwritten by an older one.
-    async fn start_telling(&self, file: &InUse) -> Result<Option<(Answer, u64, Asked)>, FsError> {
+    async fn start_telling(&self, file: &InUse) -> Result<Option<(Answer, u64, Changing<'_>)>, FsError> {
         loop {
             {
                 let mut cache = self.cache.lock();
                 let mut local = file.local.lock();
-                let size = file.data.size();
-                if local.mtime.is_none() && size <= local.recorded_size {
+                let size = file.size_to_tell(&local);
+                if local.mtime.is_none() && size == 0 {
                     return Ok(None);
                 }
                 let mtime = local.mtime;
-                let grow = rpc::Grow { inode: file.inode, size, mtime: mtime.map(Into::into), atime: None };
+                let grow = rpc::Grow {
+                    inode: file.inode,
+                    size,
+                    mtime: mtime.map(Into::into),
+                    ..rpc::Grow::default()
+                };
                 if let Ok(answer) = self.session.try_start(Op::Grow(grow))? {
                     local.telling = local.mtime.take();
-                    match cache.foresee_grow(file.inode, size, mtime) {
-                        Some(attr) => cache.replace_attr(&attr),
-                        None => cache.changed(file.inode),
-                    }
-                    return Ok(Some((answer, size, cache.asking())));
+                    local.written_to = 0;
+                    let foreseen = cache.foresee_grow(file.inode, size, mtime);
+                    let changing = match foreseen {
+                        Some(attr) => {
+                            cache.replace_attr(&attr);
+                            Changing::begin(self, &mut cache, &[])
+                        }
+                        None => Changing::begin(self, &mut cache, &[file.inode]),
+                    };
+                    return Ok(Some((answer, size, changing)));
                 }
             }
             self.session.room().await?;
         }
     }
 
-    /// The same, without anybody waiting for it. Errors are tried again later.
+    /// Has the master make the file longer by `len` bytes for an append of this mount's, whoever else appends to it; where they begin. A mount that dies
+    /// before it has written them leaves zeros.
+    pub(super) async fn reserve_append(&self, file: &InUse, len: u64) -> Result<u64, FsError> {
+        let mtime = Some(Timestamp::from(SystemTime::now()).into());
+        let grow = rpc::Grow { inode: file.inode, append: len, mtime, ..rpc::Grow::default() };
+        let (reply, changing) = self.change(Op::Grow(grow), &[file.inode]).await?;
+        let attr = attr_of(reply)?;
+        changing.settle(|cache, now| cache.learn_attr(now, &attr));
+        file.learn_size(&attr);
+        Ok(attr.size - len.min(attr.size))
+    }
+
+    /// As [`Self::tell`], without anybody waiting for it. Errors are tried again later.
     pub(super) fn tell_in_background(&self, inode: u64) {
         let Some(file) = self.inodes.get(inode) else { return };
         if !file.untold() {

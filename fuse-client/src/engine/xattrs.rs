@@ -67,6 +67,6 @@ impl Engine {
     }
 
     fn has_no_xattrs(&self, inode: u64) -> bool {
-        self.cache.lock().attr(inode).is_some_and(|a| !a.has_xattrs)
+        self.known().attr(inode).is_some_and(|a| !a.has_xattrs)
     }
 }

@@ -1,5 +1,7 @@
 //! The kernel's numbers, and reading and writing its structures.
 
+use std::time::Duration;
+
 use crate::engine::attr::FileAttr;
 
 /// The protocol version spoken here.
@@ -11,6 +13,15 @@ pub(super) const OLDEST_MINOR: u32 = 33;
 /// Length of the header of a request, and of an answer.
 pub(super) const IN_HEADER: usize = 40;
 pub(super) const OUT_HEADER: usize = 16;
+/// How long the kernel may use what it is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Keep {
+    /// A name, or that there is none.
+    pub(super) name: Duration,
+    /// Attributes.
+    pub(super) attr: Duration,
+}
+
 /// Bytes of a `fuse_entry_out`.
 pub(super) const ENTRY_OUT: usize = 128;
 
@@ -44,6 +55,9 @@ pub(super) mod opcode {
     pub(in crate::fuse) const READDIR: u32 = 28;
     pub(in crate::fuse) const RELEASEDIR: u32 = 29;
     pub(in crate::fuse) const FSYNCDIR: u32 = 30;
+    pub(in crate::fuse) const GETLK: u32 = 31;
+    pub(in crate::fuse) const SETLK: u32 = 32;
+    pub(in crate::fuse) const SETLKW: u32 = 33;
     pub(in crate::fuse) const CREATE: u32 = 35;
     pub(in crate::fuse) const INTERRUPT: u32 = 36;
     pub(in crate::fuse) const DESTROY: u32 = 38;
@@ -58,8 +72,10 @@ pub(super) mod opcode {
 /// Capabilities that are asked for at INIT.
 pub(super) mod init {
     pub(in crate::fuse) const ASYNC_READ: u64 = 1 << 0;
+    pub(in crate::fuse) const POSIX_LOCKS: u64 = 1 << 1;
     pub(in crate::fuse) const BIG_WRITES: u64 = 1 << 5;
     pub(in crate::fuse) const DONT_MASK: u64 = 1 << 6;
+    pub(in crate::fuse) const FLOCK_LOCKS: u64 = 1 << 10;
     pub(in crate::fuse) const DO_READDIRPLUS: u64 = 1 << 13;
     pub(in crate::fuse) const READDIRPLUS_AUTO: u64 = 1 << 14;
     pub(in crate::fuse) const ASYNC_DIO: u64 = 1 << 15;
@@ -101,6 +117,9 @@ pub(super) const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 pub(super) const WRITE_CACHE: u32 = 1 << 0;
 pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 pub(super) const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
+/// Flags of GETLK, SETLK and SETLKW, and of RELEASE.
+pub(super) const LK_FLOCK: u32 = 1 << 0;
+pub(super) const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
 
 /// Notifications to the kernel.
 pub(super) mod notification {
@@ -171,24 +190,31 @@ impl Body {
         self.u32(BLOCK_SIZE).u32(0)
     }
 
-    /// A `fuse_attr_out`; the kernel may use it for `ttl` seconds.
-    pub(super) fn attr_out(&mut self, attr: &FileAttr, ttl: u64) -> &mut Self {
-        self.u64(ttl).u32(0).u32(0).attr(attr)
+    /// A `fuse_attr_out`.
+    pub(super) fn attr_out(&mut self, attr: &FileAttr, keep: Keep) -> &mut Self {
+        self.u64(keep.attr.as_secs()).u32(keep.attr.subsec_nanos()).u32(0).attr(attr)
     }
 
     /// A `fuse_entry_out`. Inode numbers are never used again, so the generation is always 0.
-    pub(super) fn entry_out(&mut self, attr: &FileAttr, ttl: u64) -> &mut Self {
-        self.u64(attr.inode).u64(0).u64(ttl).u64(ttl).u32(0).u32(0).attr(attr)
+    pub(super) fn entry_out(&mut self, attr: &FileAttr, keep: Keep) -> &mut Self {
+        self.u64(attr.inode).u64(0).u64(keep.name.as_secs()).u64(keep.attr.as_secs());
+        self.u32(keep.name.subsec_nanos()).u32(keep.attr.subsec_nanos()).attr(attr)
     }
 
     /// A `fuse_entry_out` that says that there is no such name.
-    pub(super) fn no_entry(&mut self, ttl: u64) -> &mut Self {
-        self.u64(0).u64(0).u64(ttl).u64(0).u32(0).u32(0).attr(&FileAttr::default())
+    pub(super) fn no_entry(&mut self, keep: Keep) -> &mut Self {
+        self.u64(0).u64(0).u64(keep.name.as_secs()).u64(0);
+        self.u32(keep.name.subsec_nanos()).u32(0).attr(&FileAttr::default())
     }
 
     /// A `fuse_open_out`.
     pub(super) fn open_out(&mut self, handle: u64, flags: u32) -> &mut Self {
         self.u64(handle).u32(flags).u32(0)
+    }
+
+    /// A `fuse_lk_out`.
+    pub(super) fn lk_out(&mut self, first: u64, last: u64, kind: i32, pid: u32) -> &mut Self {
+        self.u64(first).u64(last).u32(kind.cast_unsigned()).u32(pid)
     }
 
     /// A `fuse_dirent` with its name, padded.
@@ -223,19 +249,19 @@ mod tests {
         };
         assert_eq!(
             len(&|b| {
-                b.entry_out(&attr, 1);
+                b.entry_out(&attr, Keep::default());
             }),
             ENTRY_OUT
         );
         assert_eq!(
             len(&|b| {
-                b.no_entry(1);
+                b.no_entry(Keep::default());
             }),
             ENTRY_OUT
         );
         assert_eq!(
             len(&|b| {
-                b.attr_out(&attr, 1);
+                b.attr_out(&attr, Keep::default());
             }),
             104
         );

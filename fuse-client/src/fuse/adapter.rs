@@ -13,17 +13,18 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::abi::opcode;
+use super::abi::{Keep, opcode};
 use super::answer::Answer;
 use super::device::{Buffers, Request};
 use super::interrupts::Interrupts;
 use super::linger::Linger;
 use super::notify::KernelCaches;
 use super::operation::Operation;
+use super::requests::{Asked, Requests};
 use crate::engine::{DirHandle, Engine, FileHandle};
 
 /// How long the kernel may keep what it is told while this is the only mount, seconds. It is told when that ends.
-const KEEP: u64 = 3600;
+const KEEP: Duration = Duration::from_secs(3600);
 /// A signal ends a request only if it would not have ended by itself within this time: timers and
 /// job control send signals too, and programs do not expect EINTR from a disk.
 const INTERRUPT_GRACE: Duration = Duration::from_millis(200);
@@ -63,8 +64,9 @@ pub(crate) struct Adapter {
     pub(super) engine: Arc<Engine>,
     pub(super) files: Handles<FileHandle>,
     pub(super) directories: Handles<DirHandle>,
-    interrupts: Interrupts,
+    pub(super) interrupts: Interrupts,
     linger: Linger,
+    pub(crate) requests: Requests,
     buffers: Arc<Buffers>,
     /// Held shared while an answer that the kernel keeps is being written.
     answering: RwLock<()>,
@@ -82,6 +84,7 @@ impl Adapter {
             directories: Handles::default(),
             interrupts: Interrupts::default(),
             linger: Linger::default(),
+            requests: Requests::default(),
             buffers: Arc::default(),
             answering: RwLock::new(()),
             known: Mutex::default(),
@@ -135,34 +138,39 @@ impl Adapter {
         match request.operation() {
             Ok(Operation::Interrupt { unique }) => return self.interrupts.interrupt(unique),
             Ok(Operation::Forget { times }) => return self.forgotten([(header.node, times)].into_iter()),
+            Ok(Operation::SetLock { handle, lock, wait }) if lock.kind != libc::F_UNLCK => {
+                let asked = Asked::now(header.unique, header.opcode);
+                return self.lock(device, asked, handle, lock, wait);
+            }
             Ok(Operation::BatchForget(list)) => return self.forgotten(list.pairs()),
             _ => {}
         }
+        let asked = Asked::now(header.unique, header.opcode);
         let deadline = has_deadline(header.opcode).then(|| self.engine.outage() + DEADLINE_SLACK);
         let mut work: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(self.clone().answer(request));
         // The first poll is done here: what needs no waiting needs no other thread, and what does has sent its message
         // to the master before the task begins. The task polls again, so that no wake-up is lost.
         if let Poll::Ready(answer) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            self.send(device, header.unique, answer);
+            self.send(device, asked, answer);
             return;
         }
         self.linger.enter();
         if let Some(answer) = self.linger.wait(&mut work) {
             self.linger.leave();
-            self.send(device, header.unique, answer);
+            self.send(device, asked, answer);
             return;
         }
         let interrupt = self.interrupts.enter(header.unique);
         let (adapter, device) = (self.clone(), device.clone());
         self.runtime.spawn(async move {
-            adapter.finish(&device, header.unique, work, &interrupt, deadline).await;
+            adapter.finish(&device, asked, work, &interrupt, deadline).await;
         });
     }
 
     async fn finish(
         &self,
         device: &OwnedFd,
-        unique: u64,
+        asked: Asked,
         mut work: Pin<Box<dyn Future<Output = Answer> + Send>>,
         interrupt: &Notify,
         deadline: Option<Duration>,
@@ -180,30 +188,40 @@ impl Adapter {
         let errno = tokio::select! {
             biased;
             answer = &mut work => {
-                self.interrupts.leave(unique);
+                self.interrupts.leave(asked.unique);
                 self.linger.leave();
-                self.send(device, unique, answer);
+                self.send(device, asked, answer);
                 return;
             }
             () = interrupted => libc::EINTR,
             () = too_late => libc::ETIMEDOUT,
         };
-        self.interrupts.leave(unique);
+        self.interrupts.leave(asked.unique);
         self.linger.leave();
-        self.send(device, unique, Answer::Error(errno));
+        self.send(device, asked, Answer::Error(errno));
         // The operation goes on: it may have reached the master, and the caches must follow.
         self.undo(work.await);
     }
 
-    fn send(&self, device: &OwnedFd, unique: u64, answer: Answer) {
+    pub(super) fn send(&self, device: &OwnedFd, asked: Asked, answer: Answer) {
+        let unique = asked.unique;
+        self.requests.answered(asked);
         let sent = if answer.is_kept() {
             let _answering = self.answering.read();
-            let ttl = if self.engine.exclusive() { KEEP } else { 0 };
             // Before the kernel can say that it has forgotten.
-            self.told(&answer);
-            answer.send(device, unique, ttl)
+            let new = self.told(&answer);
+            let alone = self.engine.exclusive();
+            answer.send(device, unique, &|attr| match attr {
+                _ if alone => Keep { name: KEEP, attr: KEEP },
+                // Names are not kept while others are there: to make the kernel forget one takes a lock that it may hold while it
+                // waits for us. Attributes are, of inodes that it knows already: of a new one it could not be told in time.
+                Some(attr) if !new.contains(&attr.inode) => {
+                    Keep { name: Duration::ZERO, attr: self.engine.keep_for(attr) }
+                }
+                _ => Keep::default(),
+            })
         } else {
-            answer.send(device, unique, 0)
+            answer.send(device, unique, &|_| Keep::default())
         };
         match sent {
             Ok(()) => {}
@@ -216,11 +234,18 @@ impl Adapter {
         }
     }
 
-    fn told(&self, answer: &Answer) {
+    /// The kernel is told of inodes: those that it did not know before.
+    fn told(&self, answer: &Answer) -> Vec<u64> {
         let mut known = self.known.lock();
+        let mut new = Vec::new();
         for inode in answer.inodes() {
-            *known.entry(inode).or_insert(0) += 1;
+            let times = known.entry(inode).or_insert(0);
+            *times += 1;
+            if *times == 1 {
+                new.push(inode);
+            }
         }
+        new
     }
 
     fn undo(&self, answer: Answer) {
@@ -263,6 +288,7 @@ impl Adapter {
             | Operation::Fallocate { .. }
             | Operation::Seek { .. }
             | Operation::CopyRange { .. } => self.on_file(h, operation).await,
+            Operation::TestLock { .. } | Operation::SetLock { .. } => self.on_lock(operation).await,
             Operation::OpenDir
             | Operation::ReadDir { .. }
             | Operation::ReleaseDir { .. }

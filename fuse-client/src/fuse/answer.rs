@@ -4,8 +4,9 @@ use std::io::IoSlice;
 use std::os::fd::AsFd;
 
 use bytes::Bytes;
+use cairn_locks::{Lock, Mode};
 
-use super::abi::{Body, OUT_HEADER};
+use super::abi::{Body, Keep, OUT_HEADER};
 use crate::engine::attr::FileAttr;
 use crate::engine::{FsError, SpaceReport};
 
@@ -53,6 +54,8 @@ pub(super) enum Answer {
     /// The size of an extended attribute or of the list of them.
     XattrSize(u32),
     Offset(u64),
+    /// A lock that is in the way, if there is one.
+    Lock(Option<Lock>),
     Listing(Listing),
     ListingPlus(Listing),
     /// The kernel waits for none.
@@ -81,28 +84,35 @@ impl Answer {
         one.into_iter().chain(listed.iter().filter_map(|i| Some(i.attr?.inode)))
     }
 
-    /// The fixed part. `ttl`: seconds for which the kernel may keep attributes and names.
-    fn body(&self, ttl: u64) -> Body {
+    /// The fixed part. `keep`: for how long the kernel may keep it; of an inode, or that there is no such name.
+    fn body(&self, keep: &dyn Fn(Option<&FileAttr>) -> Keep) -> Body {
         let mut b = Body(Vec::with_capacity(160));
         match self {
             Self::Error(_) | Self::Done | Self::Data(_) | Self::Nothing => &mut b,
-            Self::Attr(attr) => b.attr_out(attr, ttl),
-            Self::Entry(Some(attr)) => b.entry_out(attr, ttl),
-            Self::Entry(None) => b.no_entry(ttl),
+            Self::Attr(attr) => b.attr_out(attr, keep(Some(attr))),
+            Self::Entry(Some(attr)) => b.entry_out(attr, keep(Some(attr))),
+            Self::Entry(None) => b.no_entry(keep(None)),
             Self::Open { handle, flags } => b.open_out(*handle, *flags),
             Self::OpenDir { handle } => b.open_out(*handle, 0),
-            Self::Create { attr, handle, flags } => b.entry_out(attr, ttl).open_out(*handle, *flags),
+            Self::Create { attr, handle, flags } => {
+                b.entry_out(attr, keep(Some(attr))).open_out(*handle, *flags)
+            }
             Self::Written(size) | Self::XattrSize(size) => b.u32(*size).u32(0),
             Self::Offset(offset) => b.u64(*offset),
+            Self::Lock(None) => b.lk_out(0, 0, libc::F_UNLCK, 0),
+            Self::Lock(Some(lock)) => {
+                let kind = if lock.mode == Mode::Exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+                b.lk_out(lock.range.first, lock.range.last, kind, lock.pid)
+            }
             Self::Space(s) => space(&mut b, s),
             Self::Listing(l) => {
                 l.items.iter().fold(&mut b, |b, i| b.dirent(i.inode, i.next, i.mode, &i.name))
             }
             Self::ListingPlus(l) => l.items.iter().fold(&mut b, |b, i| {
                 match &i.attr {
-                    Some(attr) => b.entry_out(attr, ttl),
+                    Some(attr) => b.entry_out(attr, keep(Some(attr))),
                     // Inode 0 in this place: only a name, to be looked up when it is needed.
-                    None => b.no_entry(0),
+                    None => b.no_entry(Keep::default()),
                 };
                 b.dirent(i.inode, i.next, i.mode, &i.name)
             }),
@@ -114,12 +124,17 @@ impl Answer {
     ///
     /// # Errors
     /// The kernel's: ENOENT when nobody waits for the answer any more.
-    pub(super) fn send(&self, device: impl AsFd, unique: u64, ttl: u64) -> rustix::io::Result<()> {
+    pub(super) fn send(
+        &self,
+        device: impl AsFd,
+        unique: u64,
+        keep: &dyn Fn(Option<&FileAttr>) -> Keep,
+    ) -> rustix::io::Result<()> {
         if matches!(self, Self::Nothing) {
             return Ok(());
         }
         let error = if let Self::Error(errno) = self { -errno } else { 0 };
-        let body = self.body(ttl);
+        let body = self.body(keep);
         let data: &[u8] = if let Self::Data(data) = self { data } else { &[] };
         let len = OUT_HEADER + body.0.len() + data.len();
         let mut header = [0; OUT_HEADER];

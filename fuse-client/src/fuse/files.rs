@@ -40,7 +40,7 @@ fn fallocate(mode: u32) -> Result<Fallocate, FsError> {
 
 impl Adapter {
     /// How the kernel is to treat an open file.
-    fn open_flags(&self, flags: u32) -> u32 {
+    fn open_flags(&self, inode: u64, flags: u32) -> u32 {
         let direct = fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES;
         if !self.engine.exclusive() {
             // Others write too: every read has to come here.
@@ -48,7 +48,8 @@ impl Adapter {
         }
         let read_only = flags & libc::O_ACCMODE.cast_unsigned() == libc::O_RDONLY.cast_unsigned();
         let caching = if has(flags, libc::O_DIRECT) { direct } else { fopen::KEEP_CACHE };
-        caching | if read_only { fopen::NOFLUSH } else { 0 }
+        let flush = !read_only || self.engine.closes_matter(inode);
+        caching | if flush { 0 } else { fopen::NOFLUSH }
     }
 
     /// A file that was opened while this was the only mount goes through the kernel's page cache for as long as
@@ -66,12 +67,13 @@ impl Adapter {
         Ok(match operation {
             Operation::Open { flags, kill } => {
                 let file = engine.open(h.node, options(flags, kill)).await?;
-                Answer::Open { handle: self.files.add(file), flags: self.open_flags(flags) }
+                Answer::Open { handle: self.files.add(file), flags: self.open_flags(h.node, flags) }
             }
             Operation::Create { name, flags, mode, umask, kill } => {
                 let node = NewNode { mode, umask, uid: h.uid, gid: h.gid, ..NewNode::default() };
                 let (attr, file) = engine.create(h.node, name, node, options(flags, kill)).await?;
-                Answer::Create { attr, handle: self.files.add(file), flags: self.open_flags(flags) }
+                let open_flags = self.open_flags(attr.inode, flags);
+                Answer::Create { attr, handle: self.files.add(file), flags: open_flags }
             }
             Operation::Read { handle, offset, size } => {
                 let file = self.files.get(handle)?;
@@ -91,12 +93,17 @@ impl Adapter {
                 engine.write(&file, offset, data, options).await?;
                 Answer::Written(u32::try_from(data.len()).unwrap_or(u32::MAX))
             }
-            Operation::Flush { handle } => {
-                engine.flush(&*self.files.get(handle)?).await?;
+            Operation::Flush { handle, lock_owner } => {
+                let file = self.files.get(handle)?;
+                let flushed = engine.flush(&file).await;
+                engine.process_closed(&file, lock_owner).await;
+                flushed?;
                 Answer::Done
             }
-            Operation::Release { handle } => {
-                drop(self.files.remove(handle));
+            Operation::Release { handle, flock_owner } => {
+                if let Some(file) = self.files.remove(handle) {
+                    engine.locks_of_handle_go(&file, flock_owner).await;
+                }
                 Answer::Done
             }
             Operation::Fsync { handle, only_data } => {

@@ -18,6 +18,8 @@ const PAGE: u32 = 4096;
 const NEEDED: u64 = init::HANDLE_KILLPRIV_V2 | init::POSIX_ACL | init::DONT_MASK;
 const WANTED: u64 = NEEDED
     | init::ASYNC_READ
+    | init::POSIX_LOCKS
+    | init::FLOCK_LOCKS
     | init::BIG_WRITES
     | init::DO_READDIRPLUS
     | init::READDIRPLUS_AUTO

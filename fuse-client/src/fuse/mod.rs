@@ -13,11 +13,15 @@ mod files;
 mod handshake;
 mod interrupts;
 mod linger;
+mod locks;
 mod metadata;
 mod notify;
 mod operation;
+mod report;
+mod requests;
 
 pub(crate) use adapter::Adapter;
 pub(crate) use device::{clone_device, serve};
 pub(crate) use handshake::handshake;
 pub(crate) use notify::KernelCaches;
+pub(crate) use report::report;

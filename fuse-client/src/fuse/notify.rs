@@ -73,6 +73,12 @@ impl UpperCaches for KernelCaches {
         self.notify(notification::INVAL_INODE, &b.0);
     }
 
+    fn drop_attrs(&self, inodes: &[u64]) {
+        let Some(adapter) = self.adapter.upgrade() else { return };
+        adapter.wait_for_answers();
+        inodes.iter().for_each(|inode| self.drop_attr(*inode));
+    }
+
     fn drop_names(&self, names: Vec<(u64, Box<[u8]>)>) {
         names.iter().for_each(|(parent, name)| self.name(*parent, name));
     }

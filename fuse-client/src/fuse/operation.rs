@@ -1,6 +1,6 @@
 //! Requests as the kernel sends them, taken apart.
 
-use super::abi::{Fields, IN_HEADER, Short, fattr, opcode};
+use super::abi::{Fields, IN_HEADER, LK_FLOCK, RELEASE_FLOCK_UNLOCK, Short, fattr, opcode};
 use crate::engine::attr::Timestamp;
 use crate::engine::{SetAttr, SetTime};
 
@@ -34,8 +34,10 @@ pub(super) enum Operation<'a> {
     Create { name: &'a [u8], flags: u32, mode: u32, umask: u32, kill: u32 },
     Read { handle: u64, offset: u64, size: u32 },
     Write { handle: u64, offset: u64, data: &'a [u8], write_flags: u32, flags: u32 },
-    Flush { handle: u64 },
-    Release { handle: u64 },
+    Flush { handle: u64, lock_owner: u64 },
+    Release { handle: u64, flock_owner: Option<u64> },
+    TestLock { handle: u64, lock: FileLock },
+    SetLock { handle: u64, lock: FileLock, wait: bool },
     Fsync { handle: u64, only_data: bool },
     OpenDir,
     ReadDir { handle: u64, offset: u64, size: u32, plus: bool },
@@ -52,6 +54,21 @@ pub(super) enum Operation<'a> {
     Interrupt { unique: u64 },
     Destroy,
     Unknown,
+}
+
+/// A lock as the kernel speaks of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileLock {
+    /// Of `flock`, not of `fcntl`.
+    pub(super) flock: bool,
+    /// Of the process or the open file description.
+    pub(super) owner: u64,
+    pub(super) first: u64,
+    /// Included.
+    pub(super) last: u64,
+    /// `F_RDLCK`, `F_WRLCK` or `F_UNLCK`.
+    pub(super) kind: i32,
+    pub(super) pid: u32,
 }
 
 /// Inodes that the kernel has forgotten, each with how often it had been told of it.
@@ -94,8 +111,16 @@ impl<'a> Operation<'a> {
             opcode::RMDIR => Self::RmDir { name: f.name()? },
             opcode::OPEN => Self::Open { flags: f.u32()?, kill: f.u32()? },
             opcode::STATFS => Self::StatFs,
-            opcode::FLUSH => Self::Flush { handle: f.u64()? },
-            opcode::RELEASE => Self::Release { handle: f.u64()? },
+            opcode::FLUSH => {
+                let (handle, _unused, _padding) = (f.u64()?, f.u32()?, f.u32()?);
+                Self::Flush { handle, lock_owner: f.u64()? }
+            }
+            opcode::RELEASE => {
+                let (handle, _flags, flags, owner) = (f.u64()?, f.u32()?, f.u32()?, f.u64()?);
+                let flock_owner = (flags & RELEASE_FLOCK_UNLOCK != 0).then_some(owner);
+                Self::Release { handle, flock_owner }
+            }
+            opcode::GETLK | opcode::SETLK | opcode::SETLKW => lock(code, &mut f)?,
             opcode::OPENDIR => Self::OpenDir,
             opcode::RELEASEDIR => Self::ReleaseDir { handle: f.u64()? },
             opcode::FSYNCDIR => Self::FsyncDir,
@@ -151,6 +176,16 @@ fn make<'a>(code: u32, f: &mut Fields<'a>) -> Result<Operation<'a>, Short> {
             let (flags, mode, umask, kill) = (f.u32()?, f.u32()?, f.u32()?, f.u32()?);
             Operation::Create { flags, mode, umask, kill, name: f.name()? }
         }
+    })
+}
+
+fn lock<'a>(code: u32, f: &mut Fields<'a>) -> Result<Operation<'a>, Short> {
+    let (handle, owner, first, last) = (f.u64()?, f.u64()?, f.u64()?, f.u64()?);
+    let (kind, pid, flags) = (f.u32()?.cast_signed(), f.u32()?, f.u32()?);
+    let lock = FileLock { flock: flags & LK_FLOCK != 0, owner, first, last, kind, pid };
+    Ok(match code {
+        opcode::GETLK => Operation::TestLock { handle, lock },
+        _ => Operation::SetLock { handle, lock, wait: code == opcode::SETLKW },
     })
 }
 

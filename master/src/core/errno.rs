@@ -44,6 +44,10 @@ pub const ENAMETOOLONG: Errno = Errno(36);
 pub const ENOTEMPTY: Errno = Errno(39);
 /// No such extended attribute.
 pub const ENODATA: Errno = Errno(61);
+/// Waiting for a lock would have no end.
+pub const EDEADLK: Errno = Errno(35);
+/// Too many locks, or no room for one.
+pub const ENOLCK: Errno = Errno(37);
 /// Too big: an extended attribute's value.
 pub const E2BIG: Errno = Errno(7);
 /// Not supported on this kind of inode.

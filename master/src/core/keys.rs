@@ -21,12 +21,16 @@ pub const OPENER: u8 = b'o';
 pub const SESSION: u8 = b's';
 /// Prefix of the replies kept for sessions: session, slot.
 pub const REPLY: u8 = b'r';
+/// Prefix of file locks: inode, session, owner, kind.
+pub const LOCK: u8 = b'l';
 /// Prefix of chunkservers.
 pub const SERVER: u8 = b'v';
 /// The counters.
 pub const COUNTERS: &[u8] = b"mcounters";
 /// What counts how much where a new copy's server is chosen.
 pub const WEIGHTS: &[u8] = b"mweights";
+/// What counts as too much on one chunkserver.
+pub const LIMITS: &[u8] = b"mlimits";
 /// The cluster's id, 16 bytes.
 pub const CLUSTER_ID: &[u8] = b"mcluster";
 
@@ -100,6 +104,13 @@ pub fn replies(session: SessionId) -> Vec<u8> {
 /// The reply to the operation whose id is congruent to `slot` modulo 256.
 pub fn reply(session: SessionId, slot: u8) -> Vec<u8> {
     with_tail(REPLY, session.0, &[slot])
+}
+/// What one owner holds of one inode, by `fcntl` or (`flock`) by `flock`.
+pub fn lock(inode: InodeId, session: SessionId, owner: u64, flock: bool) -> Vec<u8> {
+    let mut key = with_tail(LOCK, inode.0, &session.0.to_be_bytes());
+    key.extend_from_slice(&owner.to_be_bytes());
+    key.push(u8::from(flock));
+    key
 }
 /// A chunkserver.
 pub fn server(server: ServerId) -> Vec<u8> {

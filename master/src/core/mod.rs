@@ -6,11 +6,17 @@ pub mod errno;
 pub mod fsck;
 pub mod keys;
 pub mod layer;
+pub mod leases;
+pub mod locks;
 pub mod namespace;
 pub mod records;
 pub mod scratch;
 pub mod sessions;
 pub mod view;
+
+/// Ticks further apart than this, in milliseconds, mean that the master itself was away: stopped, or waiting
+/// for its disk. What the mounts said meanwhile may still wait to be read, so it does not count as silence.
+pub(crate) const ABSENCE_MS: u64 = 1_000;
 
 /// Milliseconds on a monotonic clock, from an arbitrary start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -151,6 +151,9 @@ pub struct Session {
     /// Of the machine: drawn anew at each start of it; empty: unknown.
     #[prost(string, tag = "5")]
     pub boot_id: String,
+    /// Where it answers questions over HTTP; empty: nowhere.
+    #[prost(string, tag = "6")]
+    pub http: String,
 }
 
 /// What is counted. Never goes back, but for `inodes`.

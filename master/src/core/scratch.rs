@@ -58,6 +58,11 @@ impl<'a> Scratch<'a> {
         !self.undo.is_empty()
     }
 
+    /// The keys that were put or deleted since the last savepoint; some more than once.
+    pub fn touched(&self) -> impl Iterator<Item = &[u8]> {
+        self.undo.iter().map(|(key, _)| key.as_slice())
+    }
+
     /// Puts a value.
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
         let before = self.changes.insert(key.clone(), Some(value.into()));

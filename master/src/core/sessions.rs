@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use cairn_proto::{SessionId, rpc};
 
-use super::Millis;
 use super::records::Session as Record;
+use super::{ABSENCE_MS, Millis};
 
 /// A connection of a mount. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,10 +97,6 @@ pub struct Sessions {
     ticked: Millis,
 }
 
-/// Ticks further apart than this, in milliseconds, mean that the master itself was away: stopped, or waiting
-/// for its disk. What the mounts said meanwhile may still wait to be read, so it does not count as silence.
-const ABSENCE_MS: u64 = 1_000;
-
 impl Sessions {
     /// Sessions as they were stored; each has `ttl_ms` from now on to come back. `first_event` should differ
     /// from start to start, so that an acknowledgement from before is not taken for one of today.
@@ -150,6 +146,7 @@ impl Sessions {
             pid: hello.pid,
             exclusive: false,
             boot_id: hello.boot_id.clone(),
+            http: hello.http.clone(),
         };
         let mut effects = self.end_predecessor(&record);
         let waiting = Waiting { connection, record, renewed: hello.session != 0 };
@@ -196,6 +193,16 @@ impl Sessions {
         self.by_connection.get(&connection).copied()
     }
 
+    /// The connection that a session has now.
+    pub fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+        self.sessions.get(&session)?.connection
+    }
+
+    /// Who a session is.
+    pub fn record(&self, session: SessionId) -> Option<&Record> {
+        self.sessions.get(&session).map(|s| &s.record)
+    }
+
     /// Something came from the session.
     pub fn heard(&mut self, now: Millis, session: SessionId) {
         if let Some(session) = self.sessions.get_mut(&session) {
@@ -224,6 +231,13 @@ impl Sessions {
     /// The mount says goodbye: its session is over at once.
     pub fn goodbye(&mut self, now: Millis, session: SessionId, next: &mut u64) -> Vec<Effect> {
         let mut effects = self.end(session, Closed::Goodbye);
+        effects.extend(self.settle(now, next));
+        effects
+    }
+
+    /// A session has not done what it was asked for in time: it is over.
+    pub fn expire(&mut self, now: Millis, session: SessionId, next: &mut u64) -> Vec<Effect> {
+        let mut effects = self.end(session, Closed::Expired);
         effects.extend(self.settle(now, next));
         effects
     }

@@ -131,11 +131,19 @@ impl State {
                 // Nothing of it has to be durable; whoever asked may have gone.
                 let _ = to.send(told);
             }
+            Message::Locks(to) => {
+                // Whoever asked may have gone.
+                let _ = to.send(self.list_locks());
+            }
             Message::Watch(to) => self.watch(to),
             Message::Fsck(question) => self.fsck(turn, question),
             Message::Weights(set, to) => {
                 let weights = self.set_weights(turn, set);
                 turn.out.push(Outgoing::Weights(to, weights));
+            }
+            Message::Limits(set, to) => {
+                let limits = self.set_limits(turn, set);
+                turn.out.push(Outgoing::Limits(to, limits));
             }
             Message::Tick => self.tick(turn),
             // Taken out of the group before.
@@ -146,6 +154,7 @@ impl State {
     fn tick(&mut self, turn: &mut Turn<'_>) {
         let effects = self.sessions.tick(turn.now, &mut turn.scratch.counters.next_session);
         self.session_effects(turn, effects);
+        self.lease_tick(turn);
         self.cluster_event(turn, Event::Tick);
         // A receiver that is gone needs no sender; its end is told by an event of its own.
         self.links.retain(|_, commands| !commands.is_closed());
@@ -185,6 +194,7 @@ impl State {
             Outgoing::File(to, file) => drop(to.send(file)),
             Outgoing::Node(to, node) => drop(to.send(node)),
             Outgoing::Weights(to, weights) => drop(to.send(weights)),
+            Outgoing::Limits(to, limits) => drop(to.send(limits)),
             Outgoing::Change(change) => self.watchers.retain(|to| to.try_send(change.clone()).is_ok()),
         }
     }

@@ -9,7 +9,7 @@ use tonic::Status;
 use super::clients::TERM;
 use super::state::State;
 use super::turn::{Outgoing, Turn};
-use crate::core::cluster::{Event, Order, Weights};
+use crate::core::cluster::{Event, Limits, Migration, Order, Weights};
 use crate::core::keys;
 use crate::core::namespace;
 use crate::core::records::{Inode, decode};
@@ -27,6 +27,16 @@ pub(super) fn weights(of: rpc::Weights) -> Weights {
     Weights { free: of.free, load: of.load, rtt: of.rtt, rack: of.rack }
 }
 
+/// As the cluster core has them.
+pub(super) fn limits(of: rpc::Limits) -> Limits {
+    Limits { full_permille: of.full_permille, low_permille: of.low_permille }
+}
+
+fn migration(of: Migration) -> rpc::Migration {
+    let Migration { copy_rate, draining, disk, disk_moved } = of;
+    rpc::Migration { copy_rate, draining, disk, disk_moved }
+}
+
 impl State {
     /// How everything is. Nothing is scanned for it.
     pub(super) fn status(&self, turn: &Turn<'_>) -> rpc::StatusReply {
@@ -37,6 +47,9 @@ impl State {
             host: record.host.clone(),
             session: id.0,
             exclusive: record.exclusive,
+            http: record.http.clone(),
+            operations: self.operations.get(&id).copied().unwrap_or(0),
+            leases: self.leases.count_of(id) as u64,
         });
         rpc::StatusReply {
             masters: vec![rpc::MasterStatus {
@@ -44,6 +57,7 @@ impl State {
                 addr: self.config.listen.to_string(),
                 pid: std::process::id(),
                 leader: true,
+                http: self.config.monitor.address().to_owned(),
             }],
             chunkservers: self.cluster.status(),
             mounts: mounts.collect(),
@@ -54,6 +68,8 @@ impl State {
             inodes: turn.scratch.counters.inodes,
             copies: self.config.copies,
             node_changes: self.changes,
+            migration: Some(migration(self.cluster.migration())),
+            repair: Some(self.cluster.repair_status()),
         }
     }
 
@@ -66,6 +82,17 @@ impl State {
         }
         let Weights { free, load, rtt, rack } = self.cluster.weights();
         rpc::Weights { free, load, rtt, rack }
+    }
+
+    /// Sets what counts as too much on one chunkserver, if given. The answer leaves when it is durable.
+    pub(super) fn set_limits(&mut self, turn: &mut Turn<'_>, set: Option<rpc::Limits>) -> rpc::Limits {
+        if let Some(set) = set {
+            turn.scratch.put(keys::LIMITS.to_vec(), set.encode_to_vec());
+            self.cluster.set_limits(limits(set));
+            tracing::info!(?set, "an administrator sets the limits");
+        }
+        let Limits { full_permille, low_permille } = self.cluster.limits();
+        rpc::Limits { full_permille, low_permille }
     }
 
     /// Tells `to` of changes from now on. With too many others it is dropped, and so its stream ends.

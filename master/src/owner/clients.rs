@@ -32,7 +32,13 @@ impl State {
             return;
         }
         let effects = self.sessions.hello(turn.now, from, hello, &mut turn.scratch.counters.next_session);
+        let resumed = self.sessions.session_of(from).filter(|session| session.0 == hello.session);
+        if let Some(session) = resumed {
+            self.leases.forget(session);
+            self.held_open(turn, from, session, hello.open.clone());
+        }
         self.session_effects(turn, effects);
+        self.go_on(turn);
     }
 
     /// What a mount says after its hello.
@@ -47,9 +53,19 @@ impl State {
                     self.operation(turn, from, session, op);
                     continue;
                 }
-                Msg::EventAck(ack) => self.sessions.acknowledged(turn.now, session, ack.id, next),
+                Msg::EventAck(ack) => {
+                    let effects = self.sessions.acknowledged(turn.now, session, ack.id, next);
+                    self.lease_given_up(turn, from, session, ack);
+                    effects
+                }
                 Msg::Goodbye(_) => self.sessions.goodbye(turn.now, session, next),
-                Msg::KeepAlive(_) => continue,
+                Msg::KeepAlive(alive) => {
+                    if alive.seq != 0 && self.leases.renews(turn.now, session) {
+                        let kept = rpc::KeptAlive { seq: alive.seq };
+                        turn.send(from, rpc::master_message::Msg::KeptAlive(kept));
+                    }
+                    continue;
+                }
                 Msg::Hello(_) => {
                     let status = Status::invalid_argument("hello comes once, at first");
                     turn.out.push(Outgoing::CloseMount(from, status));
@@ -57,6 +73,7 @@ impl State {
                 }
             };
             self.session_effects(turn, effects);
+            self.go_on(turn);
         }
     }
 
@@ -95,6 +112,10 @@ impl State {
                     turn.event(to, event, rpc::event::Event::Recall(rpc::Recall {}));
                 }
                 Effect::Grant { to } => {
+                    // What is cached from now on needs no leases.
+                    if let Some(session) = self.sessions.session_of(to) {
+                        self.leases.forget(session);
+                    }
                     turn.event(to, 0, rpc::event::Event::Exclusive(rpc::Exclusive {}));
                 }
                 Effect::Close { connection, reason } => {

@@ -4,6 +4,7 @@ use cairn_proto::rpc::{self, op::Op as Body};
 use cairn_proto::{ChunkId, Epoch, ServerId, SessionId};
 use rand::RngCore;
 
+use super::leases::Asked;
 use super::state::{State, put_reply, slot};
 use super::turn::{LazyRoom, Turn};
 use crate::core::cluster::{Event, Token};
@@ -16,7 +17,7 @@ use crate::store::Room;
 const MOST_OVER: u32 = 4096;
 
 impl State {
-    /// Executes an operation, or repeats the reply that it had.
+    /// An operation arrives.
     pub(super) fn operation(
         &mut self,
         turn: &mut Turn<'_>,
@@ -24,6 +25,15 @@ impl State {
         session: SessionId,
         op: rpc::Op,
     ) {
+        *self.operations.entry(session).or_default() += 1;
+        if !self.waits(from, session, op.id) {
+            self.carry_out(turn, Asked { from, session, op, place: None });
+        }
+    }
+
+    /// Executes an operation, or repeats the reply that it had. A change that leases of others stand in the way of waits.
+    pub(super) fn carry_out(&mut self, turn: &mut Turn<'_>, asked: Asked) {
+        let Asked { from, session, ref op, .. } = asked;
         let Some(body) = &op.op else {
             turn.reply(from, refusal(op.id, errno::EINVAL, "an operation without content"));
             return;
@@ -32,9 +42,15 @@ impl State {
             self.replica_failed(turn, from, op.id, report);
             return;
         }
-        if !namespace::is_change(body) {
-            let reply = self.execute(turn, session, &op);
+        if let Some(reply) = self.lock_operation(turn, session, op.id, body) {
             turn.reply(from, reply);
+            return;
+        }
+        if !namespace::is_change(body) {
+            if let Some(mut reply) = self.execute(turn, &asked) {
+                self.give_leases(turn, session, op, &mut reply);
+                turn.reply(from, reply);
+            }
             return;
         }
         if let Some(kept) = self.kept.get(&session).and_then(|kept| kept.get(&slot(op.id)))
@@ -45,17 +61,19 @@ impl State {
             return;
         }
         let room = turn.room.0;
-        if !self.has_room_for(room, &op, body) {
+        if !self.has_room_for(room, op, body) {
             let refusal = refusal(op.id, errno::ENOSPC, "the master's disk is full");
             turn.reply(from, rpc::Reply { scarce: true, ..refusal });
             return;
         }
-        let mut reply = self.execute(turn, session, &op);
+        let Some(mut reply) = self.execute(turn, &asked) else { return };
         reply.scarce = room != Room::Ample;
         if reply.errno == 0 && turn.scratch.changed() && must_keep(body) {
             put_reply(&mut turn.scratch, session, &reply);
             self.kept.entry(session).or_default().insert(slot(reply.id), reply.clone());
         }
+        // Not kept: given with this answer, not with one that is repeated.
+        self.give_leases(turn, session, op, &mut reply);
         turn.reply(from, reply);
     }
 
@@ -75,7 +93,9 @@ impl State {
         taken
     }
 
-    fn execute(&mut self, turn: &mut Turn<'_>, session: SessionId, op: &rpc::Op) -> rpc::Reply {
+    /// `None`: it has to wait.
+    pub(super) fn execute(&mut self, turn: &mut Turn<'_>, asked: &Asked) -> Option<rpc::Reply> {
+        let Asked { session, ref op, .. } = *asked;
         let (cluster, random, copies) = (&self.cluster, &mut self.random, self.config.copies);
         let mut context = Context {
             session,
@@ -88,15 +108,21 @@ impl State {
         };
         let reply = namespace::execute(&mut turn.scratch, &mut context, op);
         let events = context.events;
+        if self.must_wait(turn, asked) {
+            return None;
+        }
         for event in events {
             self.cluster_event(turn, event);
         }
-        reply
+        Some(reply)
     }
 
     /// A session is over: what it held open goes, and all that is kept for it.
     pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, session: SessionId) {
         self.kept.remove(&session);
+        self.operations.remove(&session);
+        self.leases.ended(session);
+        self.end_locks(turn, session);
         let mut context = Context {
             session,
             now: turn.wall,
@@ -158,6 +184,6 @@ fn space(cluster: &crate::core::cluster::Cluster, room: &LazyRoom<'_>, op: &rpc:
     }
 }
 
-fn refusal(id: u64, errno: errno::Errno, detail: &str) -> rpc::Reply {
+pub(super) fn refusal(id: u64, errno: errno::Errno, detail: &str) -> rpc::Reply {
     rpc::Reply { id, errno: errno.0, detail: detail.into(), ..rpc::Reply::default() }
 }

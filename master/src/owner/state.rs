@@ -12,6 +12,8 @@ use tokio::sync::mpsc::Sender;
 use super::Outbox;
 use crate::core::Millis;
 use crate::core::cluster::{self, Cluster, LinkId, ServerRecord};
+use crate::core::leases::{Leases, Limits};
+use crate::core::locks;
 use crate::core::namespace;
 use crate::core::records::{self, Counters, Inode, Moment, Session, decode};
 use crate::core::scratch::{Batch, Scratch};
@@ -30,6 +32,9 @@ pub(crate) struct Identity {
     pub(crate) chunk_size: u64,
 }
 
+/// Events about leases are told from those about the mode of a session by this bit of their ids.
+const LEASE_EVENTS: u64 = 1 << 40;
+
 /// The replies kept for a session: under the operation's id modulo 256.
 pub(super) type Kept = HashMap<u8, rpc::Reply>;
 
@@ -39,6 +44,10 @@ pub(super) struct State {
     pub(super) config: Config,
     pub(super) counters: Counters,
     pub(super) sessions: Sessions,
+    /// Changes that wait are kept with the connection that their answer goes to.
+    pub(super) leases: Leases<(ConnectionId, rpc::Op)>,
+    /// Operations that sessions have sent.
+    pub(super) operations: HashMap<SessionId, u64>,
     pub(super) cluster: Cluster,
     pub(super) outboxes: BTreeMap<ConnectionId, Outbox>,
     pub(super) links: BTreeMap<LinkId, Sender<cluster::Down>>,
@@ -46,6 +55,8 @@ pub(super) struct State {
     /// Clients that wait for the cluster core: the connection and the operation's id.
     pub(super) reports: HashMap<cluster::Token, (ConnectionId, u64)>,
     pub(super) next_token: u64,
+    /// Who holds and waits for which file locks. Those held are records of the store as well.
+    pub(super) locks: cairn_locks::Table,
     /// Operations that were taken since the disk has been full.
     pub(super) over: u32,
     /// Whom to tell of changes of chunkservers' states, and how many there were.
@@ -93,17 +104,25 @@ impl State {
         if let Some(value) = store.get(keys::WEIGHTS)? {
             cluster.set_weights(super::admin::weights(decode("the weights", &value)?));
         }
+        if let Some(value) = store.get(keys::LIMITS)? {
+            cluster.set_limits(super::admin::limits(decode("the limits", &value)?));
+        }
         let first_event = u64::from(random.random::<u32>());
+        let unknown: Vec<_> = sessions.iter().filter(|(_, s)| !s.exclusive).map(|(id, _)| *id).collect();
+        let ttl_ms = millis(config.session_ttl);
         Ok(Self {
             identity,
             counters,
-            sessions: Sessions::new(now, millis(config.session_ttl), first_event, sessions),
+            sessions: Sessions::new(now, ttl_ms, first_event, sessions),
+            leases: Leases::new(now, Limits::default(), ttl_ms, first_event | LEASE_EVENTS, unknown),
+            operations: HashMap::new(),
             cluster,
             outboxes: BTreeMap::new(),
             links: BTreeMap::new(),
             kept: load_replies(store)?,
             reports: HashMap::new(),
             next_token: 1,
+            locks: load_locks(store)?,
             over: 0,
             watchers: Vec::new(),
             changes: 0,
@@ -180,6 +199,14 @@ fn load_servers(store: &dyn Store, at: Moment) -> Result<Vec<ServerRecord>, View
         let value = decode::<ServerValue>("a chunkserver", value)?;
         Ok(value.into_record(ServerId(u32::from_be_bytes(id)), at))
     })
+}
+
+fn load_locks(store: &dyn Store) -> Result<cairn_locks::Table, ViewError> {
+    let mut table = cairn_locks::Table::default();
+    for locks in load(store, keys::LOCK, locks::decode)? {
+        locks.iter().for_each(|lock| table.restore(lock));
+    }
+    Ok(table)
 }
 
 fn load_replies(store: &dyn Store) -> Result<HashMap<SessionId, Kept>, ViewError> {

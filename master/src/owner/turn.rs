@@ -32,6 +32,8 @@ pub(super) enum Outgoing {
     File(oneshot::Sender<Result<rpc::FileReply, Status>>, Result<rpc::FileReply, Status>),
     /// To an administrator.
     Weights(oneshot::Sender<rpc::Weights>, rpc::Weights),
+    /// To an administrator.
+    Limits(oneshot::Sender<rpc::Limits>, rpc::Limits),
     /// To those who watch.
     Change(rpc::NodeChange),
     /// To an administrator.

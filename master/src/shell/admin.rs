@@ -4,8 +4,9 @@ use std::pin::Pin;
 
 use cairn_proto::rpc::admin_server::{Admin, AdminServer};
 use cairn_proto::rpc::{
-    FileReply, FileRequest, NodeChange, NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply,
-    StatusRequest, WatchRequest, WeightsReply, WeightsRequest,
+    FileReply, FileRequest, LimitsReply, LimitsRequest, LocksReply, LocksRequest, NodeChange, NodeReply,
+    NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest, WatchRequest, WeightsReply,
+    WeightsRequest,
 };
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
@@ -54,6 +55,12 @@ impl Admin for AdminService {
         answer.await.map_err(stopping)?.map(Response::new)
     }
 
+    async fn locks(&self, _: Request<LocksRequest>) -> Result<Response<LocksReply>, Status> {
+        let (to, answer) = oneshot::channel();
+        self.owner.tell(Message::Locks(to));
+        answer.await.map(Response::new).map_err(stopping)
+    }
+
     async fn weights(&self, request: Request<WeightsRequest>) -> Result<Response<WeightsReply>, Status> {
         let set = request.into_inner().set;
         if let Some(set) = &set {
@@ -67,6 +74,20 @@ impl Admin for AdminService {
         self.owner.tell(Message::Weights(set, to));
         let weights = answer.await.map_err(stopping)?;
         Ok(Response::new(WeightsReply { weights: Some(weights) }))
+    }
+
+    async fn limits(&self, request: Request<LimitsRequest>) -> Result<Response<LimitsReply>, Status> {
+        let set = request.into_inner().set;
+        if let Some(set) = &set
+            && !(1 <= set.low_permille && set.low_permille <= set.full_permille && set.full_permille <= 1_000)
+        {
+            let why = "a server is full from 1 to 100 percent on, and low at that or less";
+            return Err(Status::invalid_argument(why));
+        }
+        let (to, answer) = oneshot::channel();
+        self.owner.tell(Message::Limits(set, to));
+        let limits = answer.await.map_err(stopping)?;
+        Ok(Response::new(LimitsReply { limits: Some(limits) }))
     }
 
     type WatchStream = Changes;

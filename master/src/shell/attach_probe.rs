@@ -9,10 +9,13 @@ use tokio::time::{sleep, timeout};
 use crate::core::cluster::{Event, LinkId};
 use crate::owner::OwnerHandle;
 
-/// Before each look: a server that is back by the first is not called dead at all. They end when its
-/// lease has run out anyway.
-const PAUSES: [Duration; 5] = [
-    Duration::from_millis(300),
+/// Before each look. The first comes as soon as a process that was killed has closed everything: whoever writes waits for it.
+/// They end when its lease has run out anyway.
+const PAUSES: [Duration; 8] = [
+    Duration::from_millis(10),
+    Duration::from_millis(40),
+    Duration::from_millis(50),
+    Duration::from_millis(200),
     Duration::from_millis(300),
     Duration::from_millis(400),
     Duration::from_millis(1_000),

@@ -109,7 +109,7 @@ async fn what_a_chunkserver_says_reaches_the_owner_in_order() {
     assert!(matches!(next(&queue).await, Message::Cluster(Event::Registered { link: l, .. }) if l == link));
     assert!(matches!(next(&queue).await, Message::Cluster(Event::Heartbeat { link: l, .. }) if l == link));
     let ack = rpc::MasterCommand {
-        cmd: Some(Cmd::Ack(rpc::HeartbeatAck { seq: 1, next_ms: 0 })),
+        cmd: Some(Cmd::Ack(rpc::HeartbeatAck { seq: 1, ..Default::default() })),
         ..Default::default()
     };
     commands.send(Ok(ack)).await.unwrap();

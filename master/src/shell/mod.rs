@@ -4,5 +4,6 @@ pub(crate) mod admin;
 pub(crate) mod attach;
 mod attach_probe;
 pub(crate) mod fsck;
+pub(crate) mod monitor;
 pub(crate) mod node_hook;
 pub(crate) mod session;

@@ -116,7 +116,7 @@ impl Mount {
     pub async fn send(&mut self, body: Body) -> u64 {
         let id = self.next;
         self.next += 1;
-        self.say(client_message::Msg::Op(Op { id, op: Some(body), at: None })).await;
+        self.say(client_message::Msg::Op(Op { id, op: Some(body), ..rpc::Op::default() })).await;
         id
     }
 

@@ -1,6 +1,6 @@
 //! Mirrors `node/attach.rs` and `node/master.rs`: the stream to the master.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Ticket};
 use super::join::{self, meta_of};
 use super::node::{Node, Question};
 use crate::message::{Ask, Message, Request};
@@ -8,6 +8,7 @@ use crate::net::ConnId;
 use crate::world::MASTER;
 use cairn_chunkserver::core::replica::{Event, Fault};
 use cairn_master::core::cluster::Down;
+use cairn_proto::data::Status;
 use cairn_proto::rpc::{
     AddReplica, ChunkInfo, ChunkReply, ChunkReport, CommandDone, Disk, Failure, Heartbeat, MasterCommand,
     Probed, Register, Replica, ReplicaProblem, ServerInfo, master_command::Cmd, server_message::Msg,
@@ -32,6 +33,11 @@ pub struct Session {
     /// When the next heartbeat is to be sent.
     due: u64,
     registered: Option<oneshot::Sender<u64>>,
+}
+
+fn no_room(req: u64, me: u32, chunk: u64, epoch: u64) -> Msg {
+    let failure = Failure::NoSpace.into();
+    Msg::Problem(ReplicaProblem { req, chunk, epoch, failed: vec![me], failure, hands_over: true })
 }
 
 pub async fn keep_attached(node: Rc<Node>) {
@@ -108,7 +114,11 @@ impl Node {
             link.conn = conn;
             std::mem::take(&mut link.asked)
         };
-        drop(asked);
+        for question in asked.into_values() {
+            if let Question::HandOverUnborn(answer) = question {
+                self.refuse(answer, Status::Busy, 0);
+            }
+        }
     }
 
     fn say(&self, msg: Msg) -> bool {
@@ -134,12 +144,25 @@ impl Node {
         let failure = if fault == Fault::Silent { Failure::TimedOut } else { Failure::Unreachable };
         let (id, failure) = (chunk.id, failure.into());
         self.ask_master(Question::Problem(chunk.clone(), epoch), |req| {
-            Msg::Problem(ReplicaProblem { req, chunk: id, epoch, failed, failure })
+            Msg::Problem(ReplicaProblem { req, chunk: id, epoch, failed, failure, hands_over: false })
         });
+    }
+
+    pub fn hand_over(&self, chunk: &Rc<Chunk>, epoch: u64) {
+        let (me, id) = (self.id, chunk.id);
+        self.ask_master(Question::HandOver(chunk.clone(), epoch), |req| no_room(req, me, id, epoch));
+    }
+
+    pub fn hand_over_unborn(&self, chunk: u64, answer: Ticket) {
+        let me = self.id;
+        if !self.ask_master(Question::HandOverUnborn(answer), |req| no_room(req, me, chunk, 1)) {
+            self.refuse(answer, Status::Busy, 0);
+        }
     }
 
     fn heartbeat(&self) -> bool {
         let now = self.now();
+        let free_bytes = if self.disk.borrow().full { 0 } else { 1 << 39 };
         let beat = {
             let mut s = self.session.borrow_mut();
             let unanswered = s.beats.front().is_some_and(|(_, at)| now - at > s.lease_ms * 3);
@@ -151,7 +174,7 @@ impl Node {
             s.beats.push_back((seq, now));
             Heartbeat {
                 seq,
-                disks: vec![Disk { total_bytes: 1 << 40, free_bytes: 1 << 39, ..Disk::default() }],
+                disks: vec![Disk { total_bytes: 1 << 40, free_bytes, ..Disk::default() }],
                 chunks: self.chunks.borrow().len() as u64,
                 digest: self.digest(),
                 ..Heartbeat::default()
@@ -191,6 +214,7 @@ impl Node {
                 return;
             }
             Some(Cmd::Ack(ack)) => {
+                self.count_return();
                 let mut s = self.session.borrow_mut();
                 while let Some((seq, sent_at)) = s.beats.front().copied()
                     && seq <= ack.seq
@@ -207,7 +231,11 @@ impl Node {
             Some(Cmd::Probe(of)) => return self.probe(of.server),
             Some(Cmd::Chunk(reply)) => return self.answered(reply),
             // Simulated disks are not scrubbed: what is bad on them is found by reading.
-            Some(Cmd::Servers(_) | Cmd::Scrub(_)) => Ok(()),
+            Some(Cmd::Scrub(_)) => Ok(()),
+            Some(Cmd::Servers(_)) => {
+                self.try_again();
+                Ok(())
+            }
             Some(Cmd::SetEpoch(info)) => self.set_epoch(&info),
             Some(Cmd::Delete(list)) => {
                 list.chunks.into_iter().for_each(|c| self.delete(c));
@@ -231,6 +259,33 @@ impl Node {
                 Some(info) if info.chunk == 0 => self.delete(chunk.id),
                 _ => chunk.handle(self, Event::Refused { epoch }),
             },
+            Some(Question::HandOver(chunk, epoch)) => match reply.chunk {
+                Some(info) if info.chunk == chunk.id && info.epoch > epoch => {
+                    chunk.handle(self, Event::Epoch(meta_of(&info)));
+                }
+                Some(info) if info.chunk == 0 => self.delete(chunk.id),
+                _ => chunk.handle(self, Event::Stays { epoch, later: reply.later }),
+            },
+            Some(Question::HandOverUnborn(answer)) => match reply.chunk {
+                Some(info) if info.epoch != 1 => self.refuse(answer, Status::StaleEpoch, info.epoch),
+                _ if reply.later => self.refuse(answer, Status::Busy, 0),
+                _ => self.refuse(answer, Status::NoSpace, 0),
+            },
+        }
+    }
+
+    /// With the first lease of a life: what of the replicas needs nothing at all.
+    fn count_return(&self) {
+        if self.returned.replace(true) {
+            return;
+        }
+        for chunk in self.all_chunks() {
+            let m = chunk.replica.borrow();
+            match (m.is_member(), m.is_trusted()) {
+                (true, true) => self.world.coverage.hit("a replica came back in sync"),
+                (true, false) => self.world.coverage.hit("a replica came back to be compared"),
+                (false, _) => self.world.coverage.hit("a replica came back that had been dropped"),
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::message::{Answer, Change, Reply};
 use crate::net::ConnId;
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::recent::Recent;
-use cairn_chunkserver::core::replica::{Event, Replica};
+use cairn_chunkserver::core::replica::{Effect, Event, Replica};
 use cairn_proto::data::Status;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
@@ -33,6 +33,9 @@ pub struct Chunk {
     pub asking: Cell<bool>,
     pub failures: Cell<u32>,
     pub doubted_at: Cell<u64>,
+    doubt_waits: Cell<bool>,
+    pub written_at: Cell<u64>,
+    pub unsettled: Cell<bool>,
 }
 
 impl Chunk {
@@ -46,6 +49,9 @@ impl Chunk {
             asking: Cell::new(false),
             failures: Cell::new(0),
             doubted_at: Cell::new(0),
+            doubt_waits: Cell::new(false),
+            written_at: Cell::new(0),
+            unsettled: Cell::new(false),
         }
     }
 
@@ -58,6 +64,9 @@ impl Chunk {
             trace!(node.world, "s{} c{} {}", node.id, self.id, coverage::short(&event));
             for effect in machine.handle(node.now(), event) {
                 node.world.coverage.hit(coverage::effect(&effect));
+                if let Some(branch) = coverage::refusal(&effect) {
+                    node.world.coverage.hit(branch);
+                }
                 self.perform(node, &machine, effect, &mut events);
             }
         }
@@ -78,7 +87,16 @@ impl Chunk {
         self.counted.replace(epoch)
     }
 
-    pub fn retire(&self) -> u64 {
+    pub fn retire(&self, node: &Rc<Node>) -> u64 {
+        let (effects, epoch) = {
+            let mut machine = self.replica.borrow_mut();
+            (machine.abandon(), machine.epoch())
+        };
+        for effect in effects {
+            if let Effect::Answer { to, status, .. } = effect {
+                self.answer(node, to, status, epoch);
+            }
+        }
         self.retired.set(true);
         self.counted.get()
     }
@@ -96,9 +114,21 @@ impl Chunk {
     pub fn doubt(self: &Rc<Self>, node: &Rc<Node>) {
         const AGAIN: u64 = 5_000;
         let last = self.doubted_at.get();
-        if last == 0 || node.now().saturating_sub(last) >= AGAIN {
+        let since = node.now().saturating_sub(last);
+        if last == 0 || since >= AGAIN {
             self.doubted_at.set(node.now());
             self.handle(node, Event::Doubt);
+        } else if !self.doubt_waits.replace(true) {
+            let (chunk, n) = (self.clone(), node.clone());
+            node.world.exec.spawn(node.life, async move {
+                n.sleep(AGAIN - since).await;
+                chunk.doubt_waits.set(false);
+                let in_doubt = n.disk.borrow().in_doubt(chunk.id);
+                if in_doubt && !chunk.is_retired() {
+                    n.world.coverage.hit("a doubt that came too soon after another was not forgotten");
+                    chunk.doubt(&n);
+                }
+            });
         }
     }
 
@@ -110,7 +140,12 @@ impl Chunk {
 
     /// Answers a client; what it may not hear without a lease it does not.
     pub fn answer(&self, node: &Rc<Node>, to: Ticket, status: Status, epoch: u64) {
-        let status = if status == Status::Ok && !node.may_serve() { Status::NotServing } else { status };
+        let status = if status == Status::Ok && !node.may_serve() {
+            node.world.coverage.hit("a primary whose lease had run out did not acknowledge");
+            Status::NotServing
+        } else {
+            status
+        };
         if status == Status::Ok {
             node.world.acknowledged(self.id, epoch, node.id);
         }

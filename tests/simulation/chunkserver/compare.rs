@@ -7,18 +7,21 @@ use super::node::Node;
 use super::peers::CallError;
 use crate::message::{Answer, Ask, Content, Reply, Request, Told};
 use crate::net::ConnId;
-use cairn_chunkserver::core::differences::{at, better, differing, is_bad};
+use cairn_chunkserver::core::differences::{Rule, at, decide, differing, is_bad};
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::replica::{Event, Fault};
 use cairn_proto::block::zero_block_crc;
 use cairn_proto::data::Status;
 use futures::channel::oneshot;
+use futures::future::try_join_all;
 use std::rc::Rc;
 
 const LIMIT: u64 = 2_000;
 const STARTING: u64 = 1_500;
 const AGAIN: u64 = 100;
 const HEAL_TRIES: u32 = 8;
+const SOON: u64 = 2_000;
+const SELDOM: u64 = 60_000;
 
 /// Of a replica: seq, whether it is unclean, whether there is one, the digest of its table.
 type State = (u64, bool, bool, u64);
@@ -66,6 +69,9 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
     for m in &members {
         let ((its, unclean, exists, digest), connection) = state_on(node, chunk, meta, *m).await?;
         connections.push(connection);
+        if its == seq && exists && digest != own_digest {
+            node.world.coverage.hit("compared: digests differ at equal seq");
+        }
         differ |= its != seq || !exists || unclean || digest != own_digest;
         seq = seq.max(its);
     }
@@ -81,6 +87,8 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
                 install(node, chunk, meta, (*m, *on), run).await?;
             }
         }
+    } else {
+        node.world.coverage.hit("compared: equal seq and digest");
     }
     let level = ChunkMeta { seq, ..meta.clone() };
     for (m, on) in members.iter().zip(&connections) {
@@ -88,10 +96,9 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
     }
     still(chunk, meta)?;
     chunk.disk(node).and_then(|mut d| d.settle(chunk.id, seq)).map_err(here)?;
-    for m in &members {
-        sync_member(node, chunk, meta, *m).await?;
-    }
-    sync_here(node, chunk).await;
+    let elsewhere = try_join_all(members.iter().map(|m| sync_member(node, chunk, meta, *m)));
+    let (elsewhere, ()) = futures::join!(elsewhere, sync_here(node, chunk));
+    elsewhere?;
     Ok(seq)
 }
 
@@ -124,7 +131,13 @@ async fn sync_here(node: &Rc<Node>, chunk: &Chunk) {
     let _ = rx.await;
 }
 
-async fn ask(node: &Rc<Node>, chunk: &Chunk, epoch: u64, server: u32, body: Ask) -> Result<Reply, Failed> {
+pub async fn ask(
+    node: &Rc<Node>,
+    chunk: &Chunk,
+    epoch: u64,
+    server: u32,
+    body: Ask,
+) -> Result<Reply, Failed> {
     let request = Request { chunk: chunk.id, epoch, sync: false, body };
     checked(server, node.call(server, request, LIMIT).await)
 }
@@ -214,7 +227,14 @@ async fn fetch_newer(
     let here = |e: DiskError| failed_here(node.id, e);
     let own = own_table(node, chunk).map_err(here)?;
     let longest = tables.iter().map(Vec::len).chain([own.len()]).max().unwrap_or(0);
-    let best = |block: usize| better(&own, tables, block);
+    let best = |block: usize| decide(&own, tables, block).and_then(|d| d.from);
+    for decision in (0..longest).filter_map(|b| decide(&own, tables, b)) {
+        node.world.coverage.hit(match decision.rule {
+            Rule::HigherVersion => "compared: the higher version decided",
+            Rule::Majority => "compared: the majority decided",
+            Rule::Primary => "compared: the primary decided",
+        });
+    }
     let mut block = 0;
     while block < longest {
         let Some(i) = best(block) else {
@@ -309,17 +329,20 @@ pub fn ask_primary(node: &Rc<Node>, chunk: &Rc<Chunk>) {
             };
             let Some(primary) = primary.filter(|_| asks) else { break };
             let reply = ask(&node, &chunk, epoch, primary, Ask::Reconcile).await;
-            if trusted && tries >= HEAL_TRIES {
-                let whole = |r: Reply| matches!(r.body, Answer::State { unclean: false, exists: true, .. });
-                if reply.is_ok_and(whole) {
+            let mut most = SOON;
+            if trusted
+                && tries >= HEAL_TRIES
+                && let Ok(r) = reply
+            {
+                if matches!(r.body, Answer::State { unclean: false, exists: true, .. }) {
                     node.world.coverage.hit("a replica that could not be healed gave itself up");
                     node.report(&chunk, epoch, vec![node.id], Fault::Disk);
                 }
-                break;
+                most = SELDOM;
             }
             let jitter = node.world.rng.borrow_mut().between(wait / 2, wait + 1);
             node.sleep(jitter).await;
-            wait = (wait * 2).min(2_000);
+            wait = (wait * 2).min(most);
         }
         chunk.asking.set(false);
     });

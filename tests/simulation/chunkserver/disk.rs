@@ -9,6 +9,7 @@ mod journal;
 mod tables;
 
 use super::image::Image;
+use super::lost_disk::lies_on;
 use crate::message::Content;
 use crate::rng::SplitMix64;
 use cairn_chunkserver::core::layout::ChunkMeta;
@@ -72,6 +73,7 @@ struct State {
     imaged: BTreeSet<u32>,
     unverified: bool,
     bad: bool,
+    doubted: bool,
 }
 
 pub struct Disk {
@@ -83,6 +85,10 @@ pub struct Disk {
     /// Files of deleted replicas.
     doomed: BTreeSet<u64>,
     pub full: bool,
+    /// How far scrubbing is.
+    pub scrub_place: (u64, Option<u64>),
+    /// One of the server's disks will not be there at its next start.
+    lost: bool,
     /// How often the machine has started.
     boots: u64,
     /// The last start after which everything on the disk was known to be whole.
@@ -102,6 +108,8 @@ impl Disk {
             dirty: BTreeSet::new(),
             doomed: BTreeSet::new(),
             full: false,
+            scrub_place: (0, None),
+            lost: false,
             boots: 0,
             recorded_boot: 0,
         }
@@ -150,6 +158,14 @@ impl Disk {
         Ok(())
     }
 
+    pub fn doubt(&mut self, chunk: u64) -> Done<()> {
+        let state = self.state(chunk)?;
+        if !state.meta.suspect && !std::mem::replace(&mut state.doubted, true) {
+            self.record(chunk, Body::Dirty, 0);
+        }
+        Ok(())
+    }
+
     pub fn settle(&mut self, chunk: u64, seq: u64) -> Done<()> {
         let seq = self.state(chunk)?.meta.seq.max(seq);
         self.level(chunk, seq)
@@ -162,12 +178,37 @@ impl Disk {
             state.unverified = false;
             state.bad = state.table.any_unclean();
         }
-        if state.meta.suspect || seq != state.meta.seq {
-            state.meta.suspect = false;
+        if state.meta.suspect || state.doubted || seq != state.meta.seq {
+            (state.meta.suspect, state.doubted) = (false, false);
             state.meta.seq = seq;
             self.record(chunk, Body::Level, seq);
         }
         Ok(())
+    }
+
+    /// What lies on one of the two disks is gone.
+    pub fn lose(&mut self, disk: u64) {
+        let stays = |chunk: &u64| !lies_on(*chunk, disk);
+        self.files.retain(|c, _| stays(c));
+        self.chunks.retain(|c, _| stays(c));
+        self.dirty.retain(stays);
+        self.doomed.retain(stays);
+        for segment in &mut self.journal {
+            let synced = segment.records[..segment.synced].iter().filter(|(r, _)| stays(&r.chunk)).count();
+            segment.records.retain(|(r, _)| stays(&r.chunk));
+            segment.synced = synced;
+        }
+        self.lost = true;
+    }
+
+    /// Whether a disk is lost, and another has not been put in its place.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Another disk is put in the place of the one that was lost; whether one was.
+    pub fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
     }
 
     /// Removes a replica; its file goes when [`Self::unlink`] is called.

@@ -1,5 +1,6 @@
 //! Mirrors `node/dispatch.rs` and `node/reads.rs`: what is done with each kind of request.
 
+use super::agreement;
 use super::chunk::{Chunk, Ticket, Write};
 use super::compare::verify;
 use super::disk::DiskError;
@@ -80,20 +81,31 @@ fn write(
     let chunk = match node.chunk(id) {
         Some(chunk) => chunk,
         None if epoch == 1 && create.first() == Some(&node.id) => {
-            node.disk.borrow_mut().may_apply(None, change).map_err(DiskError::status)?;
+            let fits = node.disk.borrow_mut().may_apply(None, change);
+            if fits == Err(DiskError::Full) {
+                node.hand_over_unborn(id, answer);
+                return Ok(());
+            }
+            fits.map_err(DiskError::status)?;
             let first = ChunkMeta { epoch: 1, in_sync: create, wanted, ..ChunkMeta::default() };
-            let chunk = node.create(id, &first, node.behind).map_err(DiskError::status)?;
+            let suspect = node.behind || node.lost_disk.get();
+            let chunk = node.create(id, &first, suspect).map_err(DiskError::status)?;
             chunk.handle(node, Event::Start);
             chunk
         }
         None => return Err(Status::Behind),
     };
     let may = node.disk.borrow_mut().may_apply(Some(id), change);
+    if may == Err(DiskError::Full) {
+        chunk.handle(node, Event::NoRoom { epoch, answer });
+        return Ok(());
+    }
     if let Err(e) = may {
         node.refuse(answer, e.status(), chunk.replica.borrow().epoch());
         return Ok(());
     }
     chunk.handle(node, Event::Write { id: change.id, epoch, sync, write: change.clone(), answer });
+    agreement::written(node, &chunk);
     Ok(())
 }
 
@@ -177,11 +189,15 @@ fn may_install(node: &Rc<Node>, chunk: &Rc<Chunk>, from: u32, said: &ChunkMeta) 
     chunk.replica.borrow_mut().may_install(from, said)
 }
 
+fn unknown(node: &Node) -> Status {
+    if node.lost_disk.get() { Status::DiskError } else { Status::NoChunk }
+}
+
 fn readable(node: &Rc<Node>, (id, epoch): (u64, u64)) -> Result<Rc<Chunk>, (Status, u64)> {
     if !node.may_serve() {
         return Err((Status::NotServing, 0));
     }
-    let chunk = node.chunk(id).ok_or((Status::NoChunk, 0))?;
+    let chunk = node.chunk(id).ok_or((unknown(node), 0))?;
     let held = chunk.replica.borrow().epoch();
     chunk.replica.borrow().may_read(epoch).map_err(|s| (s, held))?;
     Ok(chunk)
@@ -189,7 +205,7 @@ fn readable(node: &Rc<Node>, (id, epoch): (u64, u64)) -> Result<Rc<Chunk>, (Stat
 
 fn read(node: &Rc<Node>, is_server: bool, (id, epoch): (u64, u64), first: u32, count: u32, to: Ticket) {
     let chunk = match is_server {
-        true => node.chunk(id).ok_or((Status::NoChunk, 0)),
+        true => node.chunk(id).ok_or((unknown(node), 0)),
         false => readable(node, (id, epoch)),
     };
     let chunk = match chunk {

@@ -71,8 +71,11 @@ impl Chunk {
                 events.push_back(Event::JoinFailed { target: to });
             }
             Effect::Mirror { op, to, sync, write } => {
-                if !self.mirror(node, &machine.meta(), op, to, sync, &write) {
+                if let Err(why) = self.mirror(node, &machine.meta(), op, to, sync, &write) {
                     events.push_back(Event::JoinFailed { target: to });
+                    if why == NotSent::Unreadable {
+                        events.push_back(Event::Doubt);
+                    }
                 }
             }
             Effect::SyncAll { op, to } => {
@@ -89,6 +92,9 @@ impl Chunk {
             }
             Effect::Answer { to, status, .. } => self.answer(node, to, status, machine.epoch()),
             Effect::Record => self.record(node, machine.meta()),
+            // Only a deleted replica could not.
+            Effect::Suspect => drop(self.disk(node).and_then(|mut d| d.doubt(self.id))),
+            Effect::HandOver => node.hand_over(self, machine.epoch()),
             Effect::Report { failed, fault } => node.report(self, machine.epoch(), failed, fault),
             Effect::Compare => compare::start(node, self, machine.meta()),
             Effect::AskPrimary => compare::ask_primary(node, self),
@@ -193,7 +199,7 @@ impl Chunk {
         to: u32,
         sync: bool,
         write: &Write,
-    ) -> bool {
+    ) -> Result<(), NotSent> {
         let (mut at, end) = write.blocks();
         while at < end {
             let n = (end - at).min(INSTALL_BLOCKS);
@@ -207,12 +213,10 @@ impl Chunk {
                     chunk.handle(&node2, Event::JoinFailed { target: to });
                 }
             });
-            if sent.is_err() {
-                return false;
-            }
+            sent?;
             at += n;
         }
-        true
+        Ok(())
     }
 
     /// Sends blocks (first, count; none: only the chunk's seq) as they are now.

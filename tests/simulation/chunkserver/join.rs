@@ -46,8 +46,14 @@ async fn bring_up(node: &Rc<Node>, chunk: &Rc<Chunk>, target: u32, on: ConnId) -
         chunk.handle(node, Event::Doubt);
         return Err("bad blocks here have to be healed first".into());
     }
+    let runs = differing(&own, &theirs, INSTALL_BLOCKS);
+    node.world.coverage.hit(match (theirs.is_empty(), runs.is_empty()) {
+        (_, true) => "brought up to date: it had missed nothing",
+        (true, false) => "brought up to date: a full copy",
+        (false, false) => "brought up to date: what it had missed",
+    });
     let mut flying = Vec::new();
-    for run in differing(&own, &theirs, INSTALL_BLOCKS) {
+    for run in runs {
         if flying.len() == WINDOW {
             // The oldest: answers come in order.
             let _: Result<(), _> = flying.remove(0).await;

@@ -11,6 +11,7 @@ use crate::world::World;
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::recent::Recent;
 use cairn_chunkserver::core::replica::{Event, Times};
+use cairn_chunkserver::core::scrub::Scrub;
 use cairn_proto::data::Status;
 use cairn_proto::digest::replica_hash;
 use futures::channel::oneshot;
@@ -27,6 +28,8 @@ const SETTLED: u64 = 10_000;
 /// Who waits for an answer of the master.
 pub enum Question {
     Problem(Rc<Chunk>, u64),
+    HandOver(Rc<Chunk>, u64),
+    HandOverUnborn(Ticket),
     CaughtUp(oneshot::Sender<cairn_proto::rpc::ChunkReply>),
 }
 
@@ -52,6 +55,13 @@ pub struct Node {
     pub session: RefCell<super::attach::Session>,
     /// The machine had started anew when this process did: what was not on stable storage may be lost.
     pub behind: bool,
+    /// A disk of this server has failed, or was not there when it started.
+    pub lost_disk: Cell<bool>,
+    /// It has had a lease.
+    pub returned: Cell<bool>,
+    /// Chunks whose replicas are to be compared when they are quiet.
+    pub unsettled: RefCell<Vec<Rc<Chunk>>>,
+    pub scrub: RefCell<Scrub>,
     digest: Cell<u64>,
     lease_until: Cell<u64>,
 }
@@ -61,6 +71,9 @@ impl Node {
     pub fn start(world: &Rc<World>, id: u32, disk: &Rc<RefCell<Disk>>) -> Rc<Self> {
         let times =
             Times { member: MEMBER, slow_write: MEMBER * 4, slow_sync: MEMBER * 20, report_again: 1000 };
+        let behind = disk.borrow().is_behind();
+        let lost = disk.borrow().is_lost();
+        let scrub = super::scrub::planner(&disk.borrow());
         let node = Rc::new(Self {
             world: world.clone(),
             id,
@@ -72,7 +85,11 @@ impl Node {
             link: RefCell::default(),
             ticking: RefCell::default(),
             session: RefCell::default(),
-            behind: disk.borrow().is_behind(),
+            behind,
+            lost_disk: Cell::new(lost),
+            returned: Cell::new(false),
+            unsettled: RefCell::default(),
+            scrub: RefCell::new(scrub),
             digest: Cell::new(0),
             lease_until: Cell::new(0),
         });
@@ -87,6 +104,8 @@ impl Node {
         world.exec.spawn(node.life, super::attach::keep_attached(node.clone()));
         world.exec.spawn(node.life, node.clone().tick());
         world.exec.spawn(node.life, node.clone().look_after());
+        world.exec.spawn(node.life, super::agreement::agree(node.clone()));
+        world.exec.spawn(node.life, super::scrub::scrub(node.clone()));
         node
     }
 
@@ -137,17 +156,28 @@ impl Node {
         }
         trace!(self.world, "s{} c{id} created: {meta:?} suspect {suspect}", self.id);
         self.disk.borrow_mut().create(id, meta.clone())?;
+        if suspect {
+            self.disk.borrow_mut().doubt(id)?;
+        }
         let meta = self.disk.borrow().meta(id);
         Ok(self.enter(id, &meta, Recent::default(), suspect))
     }
 
-    pub fn delete(&self, id: u64) {
-        let Some(chunk) = self.chunks.borrow_mut().remove(&id) else { return };
-        trace!(self.world, "s{} c{id} deleted", self.id);
-        let epoch = chunk.retire();
+    pub fn delete(self: &Rc<Self>, id: u64) {
+        if self.forget(id) {
+            trace!(self.world, "s{} c{id} deleted", self.id);
+            self.disk.borrow_mut().delete(id);
+        }
+    }
+
+    /// A replica is gone. False: there was none.
+    pub fn forget(self: &Rc<Self>, id: u64) -> bool {
+        let chunk = self.chunks.borrow_mut().remove(&id);
+        let Some(chunk) = chunk else { return false };
+        let epoch = chunk.retire(self);
         self.digest_change(id, epoch, 0);
-        self.disk.borrow_mut().delete(id);
         self.world.epoch_forgotten(self.id, id);
+        true
     }
 
     pub fn digest_change(&self, chunk: u64, from: u64, to: u64) {

@@ -16,9 +16,14 @@ enum State {
 }
 
 #[derive(Default)]
-pub struct Peers(BTreeMap<u32, State>);
+pub struct Peers {
+    states: BTreeMap<u32, State>,
+    /// Attempts to reach a server that have failed, one after the other.
+    failures: BTreeMap<u32, u32>,
+}
 
-const DOWN: u64 = 100;
+const FIRST_DOWN: u64 = 50;
+const MOST_DOWN: u64 = 1_000;
 const DIAL_LIMIT: u64 = 500;
 
 /// Why there is no answer.
@@ -37,7 +42,7 @@ impl Node {
         then: impl FnOnce(Option<Reply>) + 'static,
     ) -> bool {
         let mut peers = self.peers.borrow_mut();
-        let state = peers.0.entry(server).or_insert(State::Down(0));
+        let state = peers.states.entry(server).or_insert(State::Down(0));
         match state {
             State::Up(conn) if self.world.is_open(*conn) => return self.world.ask(*conn, request, then),
             State::Down(until) if self.now() < *until => return false,
@@ -55,12 +60,18 @@ impl Node {
 
     async fn dial(self: Rc<Self>, server: u32) {
         let dialled = self.world.connect(self.life, server, DIAL_LIMIT).await;
-        let down = State::Down(self.now() + DOWN);
-        let before = self.peers.borrow_mut().0.insert(server, down);
+        let failures = match dialled {
+            Some(_) => 0,
+            None => self.peers.borrow().failures.get(&server).map_or(1, |n| n + 1),
+        };
+        let longest = (FIRST_DOWN << failures.clamp(1, 10) >> 1).min(MOST_DOWN);
+        let down = State::Down(self.now() + self.world.rng.borrow_mut().below(longest));
+        self.peers.borrow_mut().failures.insert(server, failures);
+        let before = self.peers.borrow_mut().states.insert(server, down);
         let Some(State::Dialling(waiting)) = before else { return };
         match dialled {
             Some(conn) => {
-                self.peers.borrow_mut().0.insert(server, State::Up(conn));
+                self.peers.borrow_mut().states.insert(server, State::Up(conn));
                 for (request, then) in waiting {
                     self.world.ask(conn, request, then);
                 }
@@ -69,9 +80,18 @@ impl Node {
         }
     }
 
+    /// The master's list has changed: those that could not be reached may be back.
+    pub fn try_again(&self) {
+        for state in self.peers.borrow_mut().states.values_mut() {
+            if let State::Down(until) = state {
+                *until = 0;
+            }
+        }
+    }
+
     /// The connection to a server, if there is one.
     pub fn connection(&self, server: u32) -> Option<ConnId> {
-        match self.peers.borrow().0.get(&server) {
+        match self.peers.borrow().states.get(&server) {
             Some(State::Up(conn)) if self.world.is_open(*conn) => Some(*conn),
             _ => None,
         }

@@ -77,6 +77,9 @@ pub enum Effect<W, A> {
     },
     /// Record epoch and set.
     Record,
+    /// Write down that this replica is in doubt: after a restart it is compared before it is used. What makes it level
+    /// ([`super::Event::Compared`], [`super::Event::Leveled`]) has removed the note.
+    Suspect,
     /// Tell the master who failed.
     Report {
         /// Who.
@@ -84,6 +87,9 @@ pub enum Effect<W, A> {
         /// Why (the first of them).
         fault: Fault,
     },
+    /// Ask the master to go on without this replica, which has no room: it tells a new epoch, or comes back as
+    /// [`super::Event::Stays`].
+    HandOver,
     /// Compare the replicas; [`super::Event::Compared`] says how it ended.
     Compare,
     /// Ask the primary to compare this replica with its own.

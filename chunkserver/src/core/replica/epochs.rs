@@ -17,11 +17,14 @@ impl<W: Clone, A> Replica<W, A> {
         }
         self.failed.clear();
         self.fault = None;
+        self.crowded = false;
         out.push(Effect::Record);
+        self.end_hand_over(Status::StaleEpoch, out);
         if !self.is_primary() {
             self.level = false;
-            self.drop_joining(out);
+            // First: what only the joining server still owed is not this server's to acknowledge any more.
             self.end_all(Status::StaleEpoch, out);
+            self.drop_joining(out);
             if !self.is_member() && before.contains(&self.me) {
                 // What is written from here on is missed.
                 self.trusted = false;

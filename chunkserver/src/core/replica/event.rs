@@ -48,6 +48,13 @@ pub enum Event<W, A> {
         /// Where the answer goes.
         answer: A,
     },
+    /// A client writes, and there is no room for it here.
+    NoRoom {
+        /// The epoch that the client knows.
+        epoch: u64,
+        /// Where the answer goes.
+        answer: A,
+    },
     /// A client wants everything acknowledged so far to be stable.
     Sync {
         /// The epoch that the client knows.
@@ -102,6 +109,13 @@ pub enum Event<W, A> {
     Refused {
         /// The epoch.
         epoch: u64,
+    },
+    /// The master does not go on without this replica, which has no room.
+    Stays {
+        /// The epoch at which it was asked.
+        epoch: u64,
+        /// Not yet: others that have room are to be brought up to date.
+        later: bool,
     },
     /// The master wants a server to be brought up to date: every write goes to it from here on.
     Join {

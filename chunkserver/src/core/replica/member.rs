@@ -81,6 +81,7 @@ impl<W: Clone, A> Replica<W, A> {
             self.seq -= 1;
         }
         self.trusted = false;
+        self.noted = false;
         if let Some(seq) = seq {
             // Sent again, it must not pass for applied; here or, if nobody else has it, anywhere.
             self.recent.forget(seq);
@@ -109,6 +110,8 @@ impl<W: Clone, A> Replica<W, A> {
         if self.is_primary() {
             self.level = false;
             self.doubted = self.comparing;
+            // The comparison under way may just be removing it.
+            self.noted &= !self.comparing;
             self.compare(out);
         } else if self.is_member() {
             out.push(Effect::AskPrimary);

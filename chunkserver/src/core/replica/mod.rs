@@ -14,6 +14,7 @@ mod event;
 mod member;
 mod ops;
 mod primary;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use super::layout::ChunkMeta;
 use super::recent::Recent;
 use cairn_proto::data::Status;
 use ops::Op;
+use room::HandOver;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Identifies an operation that waits for answers.
@@ -70,6 +72,8 @@ pub struct Replica<W, A> {
     comparing: bool,
     /// Something was found while the replicas were being compared: perhaps too late for that.
     doubted: bool,
+    /// It is written down that this replica is in doubt.
+    noted: bool,
     ops: BTreeMap<OpId, Op<A>>,
     next_op: OpId,
     joining: Option<Joining>,
@@ -77,6 +81,10 @@ pub struct Replica<W, A> {
     failed: BTreeSet<u32>,
     fault: Option<Fault>,
     reported_at: Millis,
+    /// As the primary without room: who waits for the master's word.
+    hand_over: Option<HandOver<A>>,
+    /// The replicas differ and cannot be made equal, as a member has no room.
+    crowded: bool,
     heard: BTreeMap<u32, Millis>,
     _writes: std::marker::PhantomData<W>,
 }
@@ -98,12 +106,15 @@ impl<W: Clone, A> Replica<W, A> {
             level: !meta.suspect,
             comparing: false,
             doubted: false,
+            noted: meta.suspect,
             ops: BTreeMap::new(),
             next_op: 1,
             joining: None,
             failed: BTreeSet::new(),
             fault: None,
             reported_at: 0,
+            hand_over: None,
+            crowded: false,
             heard: BTreeMap::new(),
             _writes: std::marker::PhantomData,
         }
@@ -157,7 +168,7 @@ impl<W: Clone, A> Replica<W, A> {
 
     /// Whether anything waits, so that time has to be told.
     pub fn wants_ticks(&self) -> bool {
-        !self.ops.is_empty() || !self.failed.is_empty()
+        !self.ops.is_empty() || !self.failed.is_empty() || self.hand_over.is_some()
     }
 
     /// Whether a read under this epoch may be answered from here.
@@ -171,10 +182,24 @@ impl<W: Clone, A> Replica<W, A> {
         }
     }
 
-    /// Something may be missing: not to be read before it has been compared.
+    /// Something may be missing: not to be read before it has been compared. Whoever says so has written it down.
     pub fn distrust(&mut self) {
         self.trusted = false;
         self.level = false;
+        self.noted = true;
+    }
+
+    /// Whether it has to be compared with the others before it is used as it should be.
+    fn is_in_doubt(&self) -> bool {
+        self.is_member() && (!self.is_trusted() || (self.is_primary() && !self.level))
+    }
+
+    /// A doubt must outlive the process: after a restart the replica would pass for what it is not, and a
+    /// primary would give a number that another member has seen already to another write.
+    fn note_doubt(&mut self, out: &mut Effects<W, A>) {
+        if self.is_in_doubt() && !std::mem::replace(&mut self.noted, true) {
+            out.insert(0, Effect::Suspect);
+        }
     }
 
     /// Handles an event; `now` never goes back.
@@ -185,6 +210,8 @@ impl<W: Clone, A> Replica<W, A> {
             Event::Write { id, epoch, sync, write, answer } => {
                 self.client_write(now, id, epoch, sync, write, answer, &mut out);
             }
+            Event::NoRoom { epoch, answer } => self.no_room(now, epoch, answer, &mut out),
+            Event::Stays { epoch, later } => self.stays(epoch, later, &mut out),
             Event::Sync { epoch, answer } => self.client_sync(now, epoch, answer, &mut out),
             Event::Forward { from, meta, id, sync, write, answer } => {
                 self.forwarded(from, meta, id, sync, write, answer, &mut out);
@@ -210,15 +237,22 @@ impl<W: Clone, A> Replica<W, A> {
             }
             Event::JoinFailed { target } => self.abort_join(target, &mut out),
             Event::Doubt => self.doubt(&mut out),
-            Event::Compared { epoch, result } => self.compared(now, epoch, result, &mut out),
+            Event::Compared { epoch, result } => {
+                // It may have come so far that the note is gone.
+                self.noted = false;
+                self.compared(now, epoch, result, &mut out);
+            }
             Event::Leveled { seq } => {
+                self.noted = false;
                 // Where it was not trusted it may have had writes that never counted.
                 self.seq = if self.trusted { self.seq.max(seq) } else { seq };
+                self.recent.forget_after(self.seq);
                 self.trusted = true;
                 self.confirmed = true;
             }
             Event::Tick => self.tick(now, &mut out),
         }
+        self.note_doubt(&mut out);
         out
     }
 }

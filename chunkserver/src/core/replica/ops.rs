@@ -22,8 +22,12 @@ pub(super) struct Op<A> {
 }
 
 impl<W: Clone, A> Replica<W, A> {
-    /// Answers the operations that everyone has done.
+    /// Answers the operations that everyone has done; not where this server has reported itself: by now the others may have
+    /// gone on without it, and only the master's answer tells.
     pub(super) fn finish_ops(&mut self, out: &mut Effects<W, A>) {
+        if self.failed.contains(&self.me) {
+            return;
+        }
         let done = |op: &Op<A>| !op.local && op.owed.is_empty();
         while let Some(id) = self.ops.iter().find(|(_, op)| done(op)).map(|(id, _)| *id) {
             self.end_op(id, Status::Ok, out);
@@ -47,6 +51,7 @@ impl<W: Clone, A> Replica<W, A> {
     /// The replica is deleted: nobody waits any more.
     pub fn abandon(&mut self) -> Effects<W, A> {
         let mut out = Vec::new();
+        self.end_hand_over(Status::NoChunk, &mut out);
         self.end_all(Status::NoChunk, &mut out);
         out
     }

@@ -8,11 +8,12 @@ use cairn_proto::data::Status;
 
 impl<W: Clone, A> Replica<W, A> {
     /// Whether a client's request under this epoch is for this server to order.
-    fn may_order(&self, epoch: u64) -> Result<(), Status> {
+    pub(super) fn may_order(&self, epoch: u64) -> Result<(), Status> {
         match epoch.cmp(&self.epoch) {
             std::cmp::Ordering::Less => Err(Status::StaleEpoch),
             std::cmp::Ordering::Greater => Err(Status::Behind),
             _ if !self.is_primary() => Err(Status::NotPrimary),
+            _ if self.crowded => Err(Status::NoSpace),
             _ if !self.level || !self.trusted => Err(Status::Busy),
             _ => Ok(()),
         }
@@ -149,6 +150,7 @@ impl<W: Clone, A> Replica<W, A> {
             self.end_op(id, status, out);
         }
         self.level = false;
+        self.crowded = full;
         self.compare(out);
     }
 
@@ -178,6 +180,7 @@ impl<W: Clone, A> Replica<W, A> {
             Ok(seq) => {
                 self.seq = self.seq.max(seq);
                 self.level = true;
+                self.crowded = false;
                 self.trusted = true;
                 self.confirmed = true;
                 // What was written nowhere does not count; the client may send it again.
@@ -246,5 +249,6 @@ impl<W: Clone, A> Replica<W, A> {
         if !self.failed.is_empty() && now.saturating_sub(self.reported_at) >= self.times.report_again {
             self.report(now, out);
         }
+        self.tick_hand_over(now, out);
     }
 }

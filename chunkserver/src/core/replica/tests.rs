@@ -110,8 +110,9 @@ fn without_a_majority_the_client_hears_why_and_the_replicas_are_compared() {
         r.handle(0, Event::LocalDone { op: 1 });
         assert!(matches!(r.handle(1, failed(1, 2, fault))[..], [Effect::Report { .. }]));
         let out = r.handle(2, Event::Refused { epoch: 1 });
-        assert_eq!(out, [Effect::Answer { to: "a", status, seq: 1 }, Effect::Compare]);
-        assert_eq!(refused(r.handle(3, write(8, 1, "b"))), Status::Busy);
+        assert_eq!(out, [Effect::Suspect, Effect::Answer { to: "a", status, seq: 1 }, Effect::Compare]);
+        let meanwhile = if fault == Fault::NoSpace { Status::NoSpace } else { Status::Busy };
+        assert_eq!(refused(r.handle(3, write(8, 1, "b"))), meanwhile);
         assert!(r.handle(4, Event::Compared { epoch: 1, result: Ok(1) }).is_empty());
         assert_eq!(r.handle(5, write(7, 1, "c")), [ok("c", 1)], "the retry: all have it now");
     }
@@ -120,7 +121,8 @@ fn without_a_majority_the_client_hears_why_and_the_replicas_are_compared() {
 #[test]
 fn a_new_primary_compares_before_it_takes_a_write() {
     let mut r = replica(2, &[1, 2, 3]);
-    assert_eq!(r.handle(0, Event::Epoch(meta(2, &[2, 3]))), [Effect::Record, Effect::Compare]);
+    let out = r.handle(0, Event::Epoch(meta(2, &[2, 3])));
+    assert_eq!(out, [Effect::Suspect, Effect::Record, Effect::Compare]);
     assert_eq!(refused(r.handle(0, write(1, 2, "a"))), Status::Busy);
     assert_eq!(r.may_read(2), Ok(()), "it held all that was acknowledged");
     r.handle(1, Event::Compared { epoch: 2, result: Ok(41) });
@@ -194,7 +196,10 @@ fn after_a_crash_nothing_is_served_before_it_has_been_compared() {
 #[test]
 fn writes_that_never_counted_are_forgotten_when_a_replica_is_made_level() {
     let old = ChunkMeta { epoch: 1, in_sync: vec![1, 3], wanted: 3, seq: 9, suspect: false };
-    let mut joining: R = Replica::new(2, &old, Recent::default(), TIMES);
+    let mut recent = Recent::default();
+    let Event::Forward { id, .. } = forward(1, 2, &[1, 3, 2], 7, "a") else { panic!("no forward") };
+    recent.add(id, 7);
+    let mut joining: R = Replica::new(2, &old, recent, TIMES);
     joining.handle(0, Event::Leveled { seq: 6 });
     joining.handle(0, Event::Epoch(ChunkMeta { epoch: 2, in_sync: vec![1, 3, 2], ..old }));
     assert!(stores(&joining.handle(0, forward(1, 2, &[1, 3, 2], 7, "a"))));
@@ -232,7 +237,7 @@ fn who_was_taken_into_the_set_is_read_from_once_the_primary_has_shown_that_nothi
         let mut r: R = Replica::new(2, &before, Recent::default(), TIMES);
         r.handle(0, Event::Leveled { seq: 6 });
         let out = r.handle(0, Event::Epoch(ChunkMeta { epoch: 2, in_sync: vec![1, 3, 2], ..before.clone() }));
-        assert_eq!(out, [Effect::Record, Effect::AskPrimary]);
+        assert_eq!(out, [Effect::Suspect, Effect::Record, Effect::AskPrimary]);
         assert_eq!(r.may_read(2), Err(Status::Busy));
         r
     };
@@ -261,12 +266,48 @@ fn a_write_that_nobody_could_apply_is_not_acknowledged_by_a_comparison() {
 #[test]
 fn what_is_found_during_a_comparison_has_another_one_made() {
     let mut r = replica(1, &[1, 2]);
-    assert_eq!(r.handle(0, Event::Doubt), [Effect::Compare]);
-    assert_eq!(r.handle(1, Event::Doubt), []);
-    assert_eq!(r.handle(2, Event::Compared { epoch: 1, result: Ok(0) }), [Effect::Compare]);
+    assert_eq!(r.handle(0, Event::Doubt), [Effect::Suspect, Effect::Compare]);
+    assert_eq!(r.handle(1, Event::Doubt), [Effect::Suspect]);
+    let out = r.handle(2, Event::Compared { epoch: 1, result: Ok(0) });
+    assert_eq!(out, [Effect::Suspect, Effect::Compare]);
     assert!(!r.is_level());
     assert_eq!(r.handle(3, Event::Compared { epoch: 1, result: Ok(0) }), []);
     assert!(r.is_level());
+}
+
+#[test]
+fn a_primary_that_could_not_apply_a_write_is_still_in_doubt_when_it_restarts() {
+    let mut r = replica(1, &[1, 2]);
+    r.handle(0, write(7, 1, "a"));
+    let out = r.handle(1, Event::LocalFault { seq: Some(1), fault: Some(Fault::NoSpace) });
+    assert_eq!(out[0], Effect::Suspect, "the member has the number, so it must not be given again");
+    r.handle(2, Event::Refused { epoch: 1 });
+    let mut again: R = Replica::new(1, &r.meta(), Recent::default(), TIMES);
+    assert_eq!(again.handle(3, Event::Start), [Effect::Compare], "it was written down before");
+    assert_eq!(refused(again.handle(4, write(8, 1, "b"))), Status::Busy);
+}
+
+#[test]
+fn a_doubt_is_written_down_once_and_again_when_a_comparison_may_have_removed_the_note() {
+    let mut r = replica(1, &[1, 2]);
+    assert_eq!(r.handle(0, Event::Doubt), [Effect::Suspect, Effect::Compare]);
+    assert_eq!(r.handle(1, Event::Tick), []);
+    let failed = Event::Compared { epoch: 1, result: Err((0, Fault::Disk)) };
+    assert_eq!(r.handle(2, failed), [Effect::Suspect, Effect::Compare]);
+    assert_eq!(r.handle(3, Event::Compared { epoch: 1, result: Ok(0) }), []);
+    assert_eq!(r.handle(4, Event::Doubt), [Effect::Suspect, Effect::Compare]);
+}
+
+#[test]
+fn a_server_that_is_taken_in_before_it_was_shown_whole_remembers_it() {
+    let mut r: R = Replica::new(3, &meta(1, &[1, 2]), Recent::default(), TIMES);
+    let set = meta(2, &[1, 2, 3]);
+    assert_eq!(r.handle(0, Event::Epoch(set.clone())), [Effect::Suspect, Effect::Record, Effect::AskPrimary]);
+    assert_eq!(r.handle(1, Event::Leveled { seq: 4 }), []);
+    assert!(r.may_read(2).is_ok() && !r.meta().suspect);
+    // Dropped, it is not used in any way, and so needs no note.
+    assert_eq!(r.handle(2, Event::Epoch(meta(3, &[1, 2]))), [Effect::Record]);
+    assert_eq!(r.handle(3, Event::Epoch(meta(4, &[1, 2, 3])))[0], Effect::Suspect);
 }
 
 #[test]
@@ -275,7 +316,7 @@ fn a_member_that_misses_something_is_made_level_and_the_write_is_acknowledged() 
     r.handle(0, write(7, 1, "a"));
     r.handle(0, Event::LocalDone { op: 1 });
     let answer = MemberAnswer::NotLevel;
-    assert_eq!(r.handle(1, Event::Answered { op: 1, server: 2, answer }), [Effect::Compare]);
+    assert_eq!(r.handle(1, Event::Answered { op: 1, server: 2, answer }), [Effect::Suspect, Effect::Compare]);
     assert_eq!(r.handle(2, Event::Compared { epoch: 1, result: Ok(1) }), [ok("a", 1)]);
 }
 
@@ -306,7 +347,7 @@ fn a_joining_server_that_fails_holds_nobody_up_and_may_not_slip_into_the_set() {
     assert_eq!(out, [Effect::AbortJoin { target: 3 }, ok("a", 1)]);
     // The master had taken it in before it heard.
     let out = r.handle(2, Event::Epoch(meta(2, &[1, 2, 3])));
-    assert_eq!(out, [Effect::Record, Effect::Compare]);
+    assert_eq!(out, [Effect::Suspect, Effect::Record, Effect::Compare]);
     assert!(!r.is_level());
 }
 
@@ -315,10 +356,38 @@ fn a_primary_whose_disk_fails_has_itself_dropped() {
     let mut r = replica(1, &[1, 2, 3]);
     r.handle(0, write(7, 1, "a"));
     let out = r.handle(1, Event::LocalFault { seq: Some(1), fault: Some(Fault::Disk) });
-    assert_eq!(out, [Effect::Report { failed: vec![1], fault: Fault::Disk }]);
+    assert_eq!(out, [Effect::Suspect, Effect::Report { failed: vec![1], fault: Fault::Disk }]);
     assert_eq!(r.may_read(1), Err(Status::Busy));
     let out = r.handle(2, Event::Epoch(meta(2, &[2, 3])));
     assert!(matches!(out[..], [Effect::Record, Effect::Answer { status: Status::StaleEpoch, .. }]));
+}
+
+#[test]
+fn a_primary_that_has_reported_itself_acknowledges_nothing_before_it_has_heard_whether_it_still_is_one() {
+    for dropped in [true, false] {
+        let mut r = replica(1, &[1, 2, 3]);
+        r.handle(0, write(7, 1, "a"));
+        r.handle(0, Event::LocalDone { op: 1 });
+        r.handle(0, done(1, 2));
+        r.handle(1, write(8, 1, "b"));
+        r.handle(1, Event::LocalFault { seq: Some(2), fault: Some(Fault::Disk) });
+        assert_eq!(r.handle(2, done(1, 3)), [], "the others may have a new primary");
+        let status = |out: &Effects<u32, &'static str>, name| {
+            out.iter().find_map(|e| match e {
+                Effect::Answer { to, status, .. } if *to == name => Some(*status),
+                _ => None,
+            })
+        };
+        if dropped {
+            let out = r.handle(3, Event::Epoch(meta(2, &[2, 3])));
+            assert_eq!(status(&out, "a"), Some(Status::StaleEpoch));
+            continue;
+        }
+        let mut out = r.handle(3, Event::Refused { epoch: 1 });
+        assert_eq!(status(&out, "b"), Some(Status::MemberFailed));
+        out.extend(r.handle(4, Event::Compared { epoch: 1, result: Ok(2) }));
+        assert_eq!(status(&out, "a"), Some(Status::Ok), "it is the primary still, and all have it");
+    }
 }
 
 #[test]
@@ -331,4 +400,76 @@ fn a_sync_waits_for_all_members() {
     r.handle(0, Event::LocalDone { op: 1 });
     r.handle(0, done(1, 2));
     assert_eq!(r.handle(0, done(1, 3)), [ok("s", 0)]);
+}
+
+#[test]
+fn who_is_primary_no_more_does_not_acknowledge_what_a_joining_server_still_owes() {
+    let mut r = replica(1, &[1, 2]);
+    r.handle(0, Event::Join { target: 3 });
+    r.handle(0, write(7, 1, "a"));
+    r.handle(0, Event::LocalDone { op: 1 });
+    r.handle(0, done(1, 2));
+    r.handle(1, Event::Joined { target: 3 });
+    let out = r.handle(2, Event::Epoch(meta(2, &[2, 3])));
+    let stale = Effect::Answer { to: "a", status: Status::StaleEpoch, seq: 1 };
+    assert_eq!(out, [Effect::Record, stale, Effect::AbortJoin { target: 3 }]);
+}
+
+fn no_room(epoch: u64, answer: &'static str) -> E {
+    Event::NoRoom { epoch, answer }
+}
+
+fn answer(to: &'static str, status: Status) -> Effect<u32, &'static str> {
+    Effect::Answer { to, status, seq: 0 }
+}
+
+#[test]
+fn a_primary_without_room_hands_over_and_is_read_from_until_then() {
+    let mut r = replica(1, &[1, 2, 3]);
+    assert_eq!(r.handle(0, no_room(1, "a")), [Effect::HandOver]);
+    assert_eq!(r.handle(1, no_room(1, "b")), [], "asked once");
+    assert_eq!((r.may_read(1), r.is_level()), (Ok(()), true));
+    let out = r.handle(2, Event::Epoch(meta(2, &[2, 3])));
+    let told = [answer("a", Status::StaleEpoch), answer("b", Status::StaleEpoch)];
+    assert_eq!(out[1..], told, "{out:?}");
+    assert_eq!(refused(r.handle(3, no_room(2, "c"))), Status::NotPrimary);
+}
+
+#[test]
+fn a_primary_without_room_says_so_only_when_nobody_has_any() {
+    let mut r = replica(1, &[1, 2, 3]);
+    r.handle(0, no_room(1, "a"));
+    assert_eq!(r.handle(1, Event::Stays { epoch: 1, later: true }), [answer("a", Status::Busy)]);
+    assert_eq!(r.handle(2, no_room(1, "a")), [Effect::HandOver], "and asks again");
+    assert_eq!(r.handle(3, Event::Stays { epoch: 1, later: false }), [answer("a", Status::NoSpace)]);
+    // What has room is written, and all is read, as before.
+    assert_eq!(r.may_read(1), Ok(()));
+    assert!(matches!(r.handle(4, write(7, 1, "b"))[..], [Effect::Forward { .. }, Effect::Apply { .. }]));
+}
+
+#[test]
+fn who_waits_for_a_master_that_is_silent_is_told_to_come_again() {
+    let mut r = replica(1, &[1, 2, 3]);
+    r.handle(0, no_room(1, "a"));
+    assert!(r.wants_ticks());
+    assert_eq!(r.handle(999, Event::Tick), []);
+    assert_eq!(r.handle(1000, Event::Tick), [answer("a", Status::Busy)]);
+    assert!(!r.wants_ticks());
+    assert_eq!(r.handle(1001, Event::Stays { epoch: 1, later: false }), [], "too late");
+}
+
+#[test]
+fn while_a_member_without_room_cannot_be_made_equal_the_client_is_not_kept_waiting() {
+    let mut r = replica(1, &[1, 2]);
+    r.handle(0, write(7, 1, "a"));
+    r.handle(0, Event::LocalDone { op: 1 });
+    r.handle(1, failed(1, 2, Fault::NoSpace));
+    r.handle(2, Event::Refused { epoch: 1 });
+    assert_eq!(refused(r.handle(3, write(8, 1, "b"))), Status::NoSpace);
+    assert_eq!(r.may_read(1), Ok(()));
+    r.handle(4, Event::Compared { epoch: 1, result: Err((2, Fault::NoSpace)) });
+    r.handle(5, Event::Refused { epoch: 1 });
+    assert_eq!(refused(r.handle(6, write(8, 1, "b"))), Status::NoSpace);
+    r.handle(7, Event::Compared { epoch: 1, result: Ok(1) });
+    assert!(matches!(r.handle(8, write(8, 1, "b"))[..], [Effect::Forward { .. }, Effect::Apply { .. }]));
 }

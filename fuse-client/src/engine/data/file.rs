@@ -69,12 +69,9 @@ impl FileData {
         self.path.is_exclusive() && index * self.path.chunk_size() >= self.size_before
     }
 
-    /// What the master says (shared mode). Ignored while there is dirty data.
+    /// What the master says (shared mode). It must know of all that was written here.
     pub fn set_known_size(&self, size: u64) {
-        let mut s = self.state.lock();
-        if s.dirty.is_clean() {
-            s.size = size;
-        }
+        self.state.lock().size = size;
     }
 
     /// The file was extended (fallocate) to `size` bytes, if it was shorter.

@@ -153,18 +153,27 @@ impl Locations {
     /// is read by this location any more.
     pub fn outgrown(&self, chunk: &ChunkInfo, epoch: u64) {
         let place = (InodeId(chunk.inode), chunk.index);
-        let mut cache = self.cache.lock();
-        cache.told.put(chunk.chunk, epoch);
-        let old =
-            |known: &Location| known.as_ref().is_some_and(|k| k.chunk == chunk.chunk && k.epoch < epoch);
-        if cache.known.peek(&place).is_some_and(old) {
-            cache.known.pop(&place);
+        {
+            let mut cache = self.cache.lock();
+            cache.told.put(chunk.chunk, epoch);
+            let old =
+                |known: &Location| known.as_ref().is_some_and(|k| k.chunk == chunk.chunk && k.epoch < epoch);
+            if cache.known.peek(&place).is_some_and(old) {
+                cache.known.pop(&place);
+            }
         }
+        self.changes.send_modify(|n| *n += 1);
     }
 
-    /// Tells when any chunk has changed.
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// Ends when a later epoch than this one is known.
+    pub async fn outdated(&self, chunk: &ChunkInfo) {
+        let mut changes = self.changes.subscribe();
+        while !self.is_outdated(chunk) {
+            if changes.changed().await.is_err() {
+                // Not while `self` is there.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Whether a later epoch than this one is known.

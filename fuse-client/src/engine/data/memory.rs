@@ -16,6 +16,11 @@ impl Memory {
         Arc::new(Self { used: AtomicUsize::new(0), limit, freed: Notify::new() })
     }
 
+    /// Bytes taken.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// Nothing more should be taken.
     pub fn is_short(&self) -> bool {
         self.used.load(Ordering::Relaxed) >= self.limit

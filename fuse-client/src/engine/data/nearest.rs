@@ -80,6 +80,7 @@ impl Replicas {
     }
 
     async fn rounds(&self, place: Place, ask: Ask, why: &mut String) -> Result<Option<Reply>, FsError> {
+        self.budget.lock().attempt();
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
         let mut located = self.locations.get(place).await;
         let mut damaged = 0;
@@ -99,6 +100,7 @@ impl Replicas {
                 Ok(reply) => return Ok(Some(reply)),
                 Err(round) => round,
             };
+            self.retries.fetch_add(1, Ordering::Relaxed);
             let all = chunk.in_sync.len();
             if all > 0 && round.unborn == all {
                 return Ok(None);
@@ -117,11 +119,10 @@ impl Replicas {
             }
             *why = format!("chunk {} epoch {}: {}", chunk.chunk, chunk.epoch, round.why);
             tracing::debug!("{why}");
-            let pause = backoff.next(rand::random());
             located = self.locations.refresh(place).await;
-            let moved = matches!(&located, Ok(Some(now)) if now.epoch != chunk.epoch);
-            if !moved {
-                tokio::time::sleep(pause).await;
+            match &located {
+                Ok(Some(now)) if now.epoch != chunk.epoch => backoff.reset(),
+                _ => self.pause(&chunk, &mut backoff).await,
             }
         }
     }

@@ -52,6 +52,8 @@ pub struct Traffic {
     pub read: u64,
     /// Sent to chunkservers and acknowledged.
     pub written: u64,
+    /// Requests that were sent again.
+    pub retries: u64,
 }
 
 impl DataPath {
@@ -144,7 +146,13 @@ impl DataPath {
         Traffic {
             read: self.replicas.read_bytes.load(Ordering::Relaxed),
             written: self.replicas.written_bytes.load(Ordering::Relaxed),
+            retries: self.replicas.retries.load(Ordering::Relaxed),
         }
+    }
+
+    /// Memory in use, bytes: dirty data, read-ahead.
+    pub fn memory_used(&self) -> (usize, usize) {
+        (self.memory.used(), self.read_memory.used())
     }
 
     /// The contents of an inode; the same object for all who hold it. `size` counts only where it is not in use yet.

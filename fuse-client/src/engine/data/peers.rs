@@ -3,7 +3,7 @@
 use super::core::latency::Latency;
 use super::core::retry::Outcome;
 use bytes::Bytes;
-use cairn_proto::backoff::Backoff;
+use cairn_proto::backoff::Breaker;
 use cairn_proto::data::{CallError, Client, Endpoint, Header, Preamble, Reply};
 use cairn_proto::rpc::ServerInfo;
 use parking_lot::{Mutex, RwLock};
@@ -65,9 +65,8 @@ struct Connection {
 }
 
 struct Health {
-    backoff: Backoff,
-    /// The circuit breaker: no attempt to connect before.
-    retry_at: Option<Instant>,
+    /// Of attempts to connect.
+    breaker: Breaker,
     suspect_until: Option<Instant>,
     latency: Latency,
 }
@@ -90,7 +89,8 @@ impl Peers {
         }
     }
 
-    /// Replaces the list; connections to servers whose address is the same stay.
+    /// Replaces the list; connections to servers whose address is the same stay. Those that could not be reached may be back, so
+    /// they are tried again.
     pub fn set_servers(&self, list: Vec<ServerInfo>) {
         let mut servers = self.servers.write();
         let mut old = std::mem::take(&mut *servers);
@@ -101,7 +101,10 @@ impl Peers {
                     && p.info.boot_id == info.boot_id
             };
             let peer = match old.remove(&info.id).filter(same) {
-                Some(peer) => peer,
+                Some(peer) => {
+                    peer.health.lock().breaker.try_again();
+                    peer
+                }
                 None => Arc::new(Peer::new(info, &self.boot_id)),
             };
             servers.insert(peer.id, peer);
@@ -168,15 +171,13 @@ impl Peers {
         let mut health = peer.health.lock();
         match result {
             Ok(client) => {
-                health.backoff.reset();
-                health.retry_at = None;
+                health.breaker.succeeded();
                 let client = Arc::new(client);
                 *lane.client.lock() = Some(client.clone());
                 Ok(client)
             }
             Err(e) => {
-                let delay = health.backoff.next(rand::random());
-                health.retry_at = Some(Instant::now() + delay);
+                let delay = health.breaker.failed(Instant::now(), rand::random());
                 tracing::debug!(server = peer.id, ?delay, "cannot connect: {e}");
                 Err(Outcome::Unreachable)
             }
@@ -193,8 +194,7 @@ impl Peer {
             lanes: Default::default(),
             outstanding: AtomicUsize::new(0),
             health: Mutex::new(Health {
-                backoff: Backoff::new(FIRST_BACKOFF, MOST_BACKOFF),
-                retry_at: None,
+                breaker: Breaker::new(FIRST_BACKOFF, MOST_BACKOFF),
                 suspect_until: None,
                 latency: Latency::default(),
             }),
@@ -215,7 +215,7 @@ impl Peer {
 
     /// The circuit breaker is open.
     pub fn is_broken(&self) -> bool {
-        self.health.lock().retry_at.is_some_and(|at| Instant::now() < at)
+        !self.health.lock().breaker.allows(Instant::now())
     }
 
     pub fn is_suspect(&self) -> bool {

@@ -6,13 +6,15 @@ use super::locations::{Locations, Place};
 use super::peers::{Lane, Peers};
 use crate::engine::error::FsError;
 use bytes::Bytes;
-use cairn_proto::backoff::Backoff;
+use cairn_proto::backoff::{Backoff, RetryBudget};
 use cairn_proto::block;
 use cairn_proto::data::{Header, Kind, flags};
 use cairn_proto::rpc::{ChunkInfo, SyncMeta, WriteMeta};
+use parking_lot::Mutex;
 use prost::Message;
+use std::cmp::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -28,7 +30,11 @@ pub(super) struct Replicas {
     pub outage: Duration,
     pub read_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
+    /// Attempts that did not succeed.
+    pub retries: AtomicU64,
     pub turn: AtomicU64,
+    /// Of all requests of this mount about file data.
+    pub budget: Mutex<RetryBudget>,
     next_write: AtomicU64,
 }
 
@@ -108,7 +114,9 @@ impl Replicas {
             outage,
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
             turn: AtomicU64::new(0),
+            budget: Mutex::default(),
             next_write: AtomicU64::new(1),
         }
     }
@@ -119,16 +127,16 @@ impl Replicas {
             Body::Data(data) => (block::piece_crcs(write.offset.into(), data), data.len()),
             Body::Zeros(_) => (Vec::new(), 0),
         };
-        let id = self.next_write.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_write.fetch_add(1, Relaxed);
         let absent = if write.new { Absent::MakeAtOnce } else { Absent::Make };
         self.until_done(place, &Request::Write { write, id, crcs }, absent).await?;
-        self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.written_bytes.fetch_add(bytes as u64, Relaxed);
         Ok(())
     }
 
     /// Zeroes a part of a chunk, if there is one.
     pub async fn zero(&self, place: Place, offset: u32, len: u64) -> Result<(), FsError> {
-        let id = self.next_write.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_write.fetch_add(1, Relaxed);
         let write = ChunkWrite { offset, body: Body::Zeros(len), new: false, sync: false };
         self.until_done(place, &Request::Write { write, id, crcs: Vec::new() }, Absent::Hole).await
     }
@@ -154,6 +162,7 @@ impl Replicas {
         absent: Absent,
         why: &mut String,
     ) -> Result<(), FsError> {
+        self.budget.lock().attempt();
         let mut backoff = Backoff::new(FIRST_WAIT, MOST_WAIT);
         let mut asked = self.locate(place, absent, false, &mut backoff, why).await?;
         while let Some(chunk) = asked {
@@ -161,6 +170,7 @@ impl Replicas {
             if step == Step::Done {
                 return Ok(());
             }
+            self.retries.fetch_add(1, Relaxed);
             *why = format!("chunk {} epoch {}: {text}", chunk.chunk, chunk.epoch);
             tracing::debug!(?step, "{why}");
             let next = match step {
@@ -173,18 +183,32 @@ impl Replicas {
                     }
                 }
                 Step::Wait => {
-                    tokio::time::sleep(backoff.next(rand::random())).await;
+                    self.pause(&chunk, &mut backoff).await;
                     self.locate(place, absent, true, &mut backoff, why).await?
                 }
                 Step::Relocate | Step::Done => self.locate(place, absent, true, &mut backoff, why).await?,
             };
-            if next.as_ref().is_some_and(|n| n.epoch == chunk.epoch) && step != Step::Wait {
-                tokio::time::sleep(backoff.next(rand::random())).await;
+            match next.as_ref().map(|n| n.epoch.cmp(&chunk.epoch)) {
+                // Others are asked now, who have not been waited for.
+                Some(Ordering::Greater) => backoff.reset(),
+                Some(Ordering::Equal) if step != Step::Wait => self.pause(&chunk, &mut backoff).await,
+                _ => {}
             }
             asked = next;
         }
         // A hole: it is zero, and stable, already.
         Ok(())
+    }
+
+    /// Waits a little; not on when a later epoch becomes known: then the waiting begins anew, too.
+    pub(super) async fn pause(&self, chunk: &ChunkInfo, backoff: &mut Backoff) {
+        let wait = match self.budget.lock().retry() {
+            true => backoff.next(rand::random()),
+            false => backoff.longest(rand::random()),
+        };
+        if tokio::time::timeout(wait, self.locations.outdated(chunk)).await.is_ok() {
+            backoff.reset();
+        }
     }
 
     async fn locate(
@@ -220,21 +244,12 @@ impl Replicas {
         let Some(peer) = chunk.in_sync.first().and_then(|s| self.peers.get(*s)) else {
             return (Step::Wait, format!("its primary is unknown: {:?}", chunk.in_sync));
         };
-        let mut changes = self.locations.watch();
         if self.locations.is_outdated(chunk) {
             return (Step::Relocate, "a later epoch is known".into());
         }
         let (header, meta, data) = request.encode(chunk, self.peers.session());
         let lane = Lane::for_write(data.len());
         let call = self.peers.call(&peer, lane, header, &meta, data, ATTEMPT);
-        let moved = async {
-            while changes.changed().await.is_ok() {
-                if self.locations.is_outdated(chunk) {
-                    return;
-                }
-            }
-            std::future::pending().await
-        };
         tokio::select! {
             biased;
             answer = call => match answer {
@@ -252,7 +267,7 @@ impl Replicas {
                 }
                 Err(outcome) => (retry::next(outcome), format!("server {}: {outcome:?}", peer.id())),
             },
-            () = moved => (Step::Relocate, "it moved to another primary".into()),
+            () = self.locations.outdated(chunk) => (Step::Relocate, "it moved to another primary".into()),
         }
     }
 }

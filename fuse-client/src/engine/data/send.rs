@@ -5,7 +5,7 @@ use super::file::{FileData, State};
 use super::primary::{Body, ChunkWrite};
 use crate::engine::error::FsError;
 use bytes::Bytes;
-use futures::stream::{StreamExt, TryStreamExt};
+use futures::stream::StreamExt;
 use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl FileData {
 
     async fn send(self: Arc<Self>, launch: Launch) {
         let Launch { job, index, sync } = launch;
-        let result = self.send_extents(job.extents, index, sync.is_some()).await;
+        let (arrived, result) = self.send_extents(job.extents, index, sync.is_some()).await;
         let mut s = self.state.lock();
         match (&result, sync) {
             (Ok(()), Some(before)) => s.made_stable(index, before),
@@ -85,8 +85,10 @@ impl FileData {
                     tracing::error!(inode = self.inode.0, chunk_index = index, "written data is lost: {e}");
                 }
                 s.error.get_or_insert_with(|| e.clone());
-                // What of the piece did arrive is unsynced.
-                s.acknowledged(index);
+                // Where nothing arrived there may be no replica, and a sync would wait for one.
+                if arrived {
+                    s.acknowledged(index);
+                }
             }
         }
         let before = s.dirty.memory();
@@ -102,7 +104,14 @@ impl FileData {
         }
     }
 
-    async fn send_extents(&self, extents: Vec<(u64, Bytes)>, index: u64, sync: bool) -> Result<(), FsError> {
+    /// Whether any of the writes was acknowledged, and the first error. All of them are waited for, so that none lands after what
+    /// is written later.
+    async fn send_extents(
+        &self,
+        extents: Vec<(u64, Bytes)>,
+        index: u64,
+        sync: bool,
+    ) -> (bool, Result<(), FsError>) {
         let (base, new) = (index * self.path.chunk_size(), self.is_new(index));
         let write = |(at, data): (u64, Bytes)| {
             let write = ChunkWrite { offset: (at - base) as u32, body: Body::Data(data), new, sync };
@@ -110,14 +119,16 @@ impl FileData {
         };
         if let [_] = &extents[..] {
             let mut extents = extents;
-            return match extents.pop() {
+            let result = match extents.pop() {
                 Some(only) => write(only).await,
                 None => Ok(()),
             };
+            return (result.is_ok(), result);
         }
-        futures::stream::iter(extents.into_iter().map(write))
+        let results: Vec<_> = futures::stream::iter(extents.into_iter().map(write))
             .buffer_unordered(FLYING_EXTENTS)
-            .try_collect::<()>()
-            .await
+            .collect()
+            .await;
+        (results.iter().any(Result::is_ok), results.into_iter().collect())
     }
 }

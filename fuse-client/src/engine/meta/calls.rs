@@ -23,10 +23,20 @@ impl Session {
     /// # Errors
     /// [`FsError::Refused`] with the master's errno; [`FsError::TimedOut`] when the outage lasts too long: then it is
     /// not known whether the operation has been or will be carried out.
-    pub async fn call(&self, mut op: Op) -> Result<Reply, FsError> {
+    pub async fn call(&self, op: Op) -> Result<Reply, FsError> {
+        self.ask(op).await.and_then(accepted)
+    }
+
+    /// The same, where a refusal is an answer like any other.
+    ///
+    /// # Errors
+    /// As of [`Self::call`], but for refusals.
+    pub async fn ask(&self, mut op: Op) -> Result<Reply, FsError> {
         loop {
             match self.try_start(op)? {
-                Ok(answer) => return self.answer(answer).await,
+                Ok(Answer(answer)) => {
+                    return self.in_time(async { answer.await.map_err(|_| ended()) }).await;
+                }
                 Err(back) => op = back,
             }
             self.room().await?;
@@ -69,7 +79,8 @@ impl Session {
         if !state.window.has_room() {
             return Ok(Some(op));
         }
-        let op = state.window.start(op, at, waiter);
+        let lease = state.asks_leases;
+        let op = state.window.start(op, at, lease, waiter);
         if let Some(up) = &state.up {
             // Fails when the stream has just broken; it is sent again on the next one.
             let _ = up.send(ClientMessage { msg: Some(Up::Op(op)) });
@@ -123,14 +134,10 @@ impl Session {
     /// # Errors
     /// As of [`Self::call`].
     pub async fn answer(&self, Answer(answer): Answer) -> Result<Reply, FsError> {
-        let reply = self.in_time(async { answer.await.map_err(|_| ended()) }).await?;
-        match reply.errno {
-            0 => Ok(reply),
-            errno => Err(FsError::Refused { errno, detail: reply.detail }),
-        }
+        self.in_time(async { answer.await.map_err(|_| ended()) }).await.and_then(accepted)
     }
 
-    /// Returns when all operations that were sent before have been answered: what they changed is durable then.
+    /// Returns when all changes that were answered here before have been answered by the master, too: they are durable then.
     ///
     /// # Errors
     /// [`FsError::TimedOut`]; the session has ended.
@@ -161,6 +168,13 @@ impl Session {
                 Err(FsError::TimedOut("the master does not answer".into()))
             }
         }
+    }
+}
+
+fn accepted(reply: Reply) -> Result<Reply, FsError> {
+    match reply.errno {
+        0 => Ok(reply),
+        errno => Err(FsError::Refused { errno, detail: reply.detail }),
     }
 }
 

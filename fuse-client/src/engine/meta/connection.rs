@@ -24,6 +24,8 @@ pub(super) struct Connection {
     pub(super) up: mpsc::UnboundedSender<ClientMessage>,
     pub(super) down: Streaming<MasterMessage>,
     pub(super) welcome: Welcome,
+    /// When hello was said.
+    pub(super) asked: std::time::Instant,
 }
 
 /// Why there is none.
@@ -79,6 +81,7 @@ pub(super) async fn connect(
         let refused =
             |status: tonic::Status| ConnectError::Refused { addr: addr.to_owned(), status: status.into() };
         let (up, outgoing) = mpsc::unbounded_channel();
+        let asked = std::time::Instant::now();
         // Cannot fail: the receiver is here.
         let _ = up.send(ClientMessage { msg: Some(Up::Hello(hello)) });
         let mut down = MetaClient::new(channel)
@@ -88,7 +91,9 @@ pub(super) async fn connect(
             .map_err(refused)?
             .into_inner();
         match down.message().await.map_err(refused)? {
-            Some(MasterMessage { msg: Some(Down::Welcome(welcome)) }) => Ok(Connection { up, down, welcome }),
+            Some(MasterMessage { msg: Some(Down::Welcome(welcome)) }) => {
+                Ok(Connection { up, down, welcome, asked })
+            }
             _ => Err(ConnectError::Silent { addr: addr.to_owned() }),
         }
     };

@@ -4,8 +4,10 @@ mod calls;
 pub mod chunks;
 mod connection;
 pub mod core;
+mod lease_term;
 pub mod session;
 
 pub use calls::Answer;
 pub use connection::ConnectError;
-pub use session::{Session, SessionConfig, SessionEvent};
+pub use lease_term::LeaseHolder;
+pub use session::{Session, SessionConfig, SessionEvent, Standing};

@@ -21,6 +21,7 @@ use tonic::Streaming;
 use super::connection::{ConnectError, Connection, connect};
 use super::core::failures::Failures;
 use super::core::window::{Window, changes};
+use super::lease_term::{LeaseHolder, LeaseTerm};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const LEAVE: Duration = Duration::from_secs(1);
@@ -40,6 +41,19 @@ pub struct SessionConfig {
     pub boot_id: String,
     /// How long an operation waits for its answer.
     pub outage: Duration,
+    /// For people: where the mount answers /health and /metrics; empty: nowhere.
+    pub http: String,
+}
+
+/// How a mount stands with the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// There is a stream to a master.
+    pub connected: bool,
+    /// An operation has waited in vain, and nothing has been heard since.
+    pub silent: bool,
+    /// Operations that are not answered yet.
+    pub unanswered: usize,
 }
 
 /// What the session tells the engine, in the order in which it happened.
@@ -47,8 +61,24 @@ pub struct SessionConfig {
 pub enum SessionEvent {
     /// Another session arrives: write back, forget, then [`Session::acknowledge`] with this id.
     Recall(u64),
+    /// Leases are recalled: forget what they cover, then [`Session::acknowledge`].
+    LeaseRecall {
+        /// The event's id.
+        id: u64,
+        /// The inodes.
+        inodes: Vec<u64>,
+    },
+    /// Too many leases: give back all but `keep`, then [`Session::acknowledge`].
+    Trim {
+        /// The event's id.
+        id: u64,
+        /// How many may stay.
+        keep: usize,
+    },
     /// This session is the only one left.
     Exclusive,
+    /// The request for a lock that waited under this number is held.
+    LockGranted(u64),
     /// A chunk's in-sync set changed.
     Chunk(ChunkInfo),
     /// The chunkservers there are.
@@ -95,6 +125,10 @@ pub(super) struct State {
     pub(super) silent: bool,
     /// The master's disk is nearly full, as its last answer to a change said.
     pub(super) scarce: bool,
+    /// Others are there: what the master tells is kept under leases.
+    pub(super) asks_leases: bool,
+    /// To be told with the next hello.
+    pub(super) open_at_hello: Vec<u64>,
 }
 
 impl State {
@@ -111,6 +145,7 @@ impl State {
 pub struct Session {
     pub(super) config: SessionConfig,
     pub(super) state: Mutex<State>,
+    pub(super) term: LeaseTerm,
     pub(super) room: Notify,
     closing: Notify,
     ended: Notify,
@@ -129,6 +164,7 @@ impl Session {
         let session = Arc::new(Self {
             config,
             state: Mutex::default(),
+            term: LeaseTerm::default(),
             room: Notify::new(),
             closing: Notify::new(),
             ended: Notify::new(),
@@ -156,14 +192,42 @@ impl Session {
         Ok((session, welcome, receiver))
     }
 
+    /// How the mount stands with the master.
+    pub fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        let unanswered = state.window.unanswered().count();
+        Standing { connected: state.up.is_some(), silent: state.silent, unanswered }
+    }
+
     /// How long an operation waits for its answer.
     pub fn outage(&self) -> Duration {
         self.config.outage
     }
 
-    /// The event with this id has been dealt with.
-    pub fn acknowledge(&self, id: u64) {
-        self.send(Up::EventAck(EventAck { id }));
+    /// An event has been dealt with.
+    pub fn acknowledge(&self, ack: EventAck) {
+        self.send(Up::EventAck(ack));
+    }
+
+    /// Who is to drop what is kept under leases when they end with the connection. To be set once.
+    pub fn set_lease_holder(&self, holder: Box<dyn LeaseHolder>) {
+        let _ = self.term.holder.set(holder);
+    }
+
+    /// How long leases may be used from now on; zero: not at all.
+    pub fn lease_left(&self) -> Duration {
+        self.term.left()
+    }
+
+    /// Whether what the master tells is to be kept under leases from now on.
+    pub fn ask_leases(&self, ask: bool) {
+        self.state.lock().asks_leases = ask;
+    }
+
+    /// Whether there is a connection to a master, which has heard of this session so lately that it cannot have ended: a process that
+    /// was stopped still has its connection.
+    pub fn stands(&self) -> bool {
+        self.state.lock().up.is_some() && !self.term.left().is_zero()
     }
 
     /// Ends the session. Everything unanswered fails. Waits a little for the master to take leave.
@@ -185,7 +249,7 @@ impl Session {
         }
     }
 
-    fn send(&self, msg: Up) {
+    pub(super) fn send(&self, msg: Up) {
         if let Some(up) = &self.state.lock().up {
             // Fails when the stream has just broken; what matters is sent again on the next one.
             let _ = up.send(ClientMessage { msg: Some(msg) });
@@ -202,6 +266,8 @@ impl Session {
             cluster_id: state.cluster.clone(),
             protocol: cairn_proto::PROTOCOL,
             boot_id: self.config.boot_id.clone(),
+            http: self.config.http.clone(),
+            open: state.open_at_hello.clone(),
         }
     }
 
@@ -218,11 +284,13 @@ impl Session {
 
     /// Makes the connection the one in use and sends on it what was unanswered.
     fn adopt(&self, connection: Connection) -> Streaming<MasterMessage> {
-        let Connection { up, down, welcome } = connection;
+        let Connection { up, down, welcome, asked } = connection;
+        self.term.begins(asked, welcome.session_ttl_ms);
         let mut state = self.state.lock();
         state.session = welcome.session;
         state.cluster = welcome.cluster_id;
         state.silent = false;
+        state.open_at_hello.clear();
         if welcome.renewed {
             self.lose_what_was_ahead(&mut state);
         }
@@ -252,6 +320,9 @@ impl Session {
         loop {
             self.read(&mut down).await;
             self.state.lock().up = None;
+            // Whoever says hello again holds no lease any more.
+            let open = self.term.ends().await;
+            self.state.lock().open_at_hello = open;
             let Some(next) = self.reconnect().await else {
                 self.ended.notify_waiters();
                 return;
@@ -334,17 +405,27 @@ impl Session {
             Down::Event(event) => {
                 let told = match event.event {
                     Some(MasterEvent::Recall(_)) => SessionEvent::Recall(event.id),
+                    Some(MasterEvent::LeaseRecall(r)) => {
+                        SessionEvent::LeaseRecall { id: event.id, inodes: r.inodes }
+                    }
+                    Some(MasterEvent::Trim(t)) => SessionEvent::Trim { id: event.id, keep: t.keep as usize },
                     Some(MasterEvent::Exclusive(_)) => SessionEvent::Exclusive,
+                    Some(MasterEvent::LockGranted(granted)) => SessionEvent::LockGranted(granted.wait),
                     Some(MasterEvent::Chunk(chunk)) => SessionEvent::Chunk(chunk),
                     Some(MasterEvent::Servers(s)) => SessionEvent::Servers(s.servers),
                     None => return,
                 };
-                let wants_answer = event.id != 0 && !matches!(told, SessionEvent::Recall(_));
+                let takes_time = matches!(
+                    told,
+                    SessionEvent::Recall(_) | SessionEvent::LeaseRecall { .. } | SessionEvent::Trim { .. }
+                );
+                let wants_answer = event.id != 0 && !takes_time;
                 let _ = self.events.send(told);
                 if wants_answer {
-                    self.acknowledge(event.id);
+                    self.acknowledge(EventAck { id: event.id, ..EventAck::default() });
                 }
             }
+            Down::KeptAlive(kept) => self.term.renewed(kept.seq),
             Down::Welcome(_) => tracing::warn!("a second welcome on one stream"),
         }
     }
@@ -356,7 +437,7 @@ impl Session {
             if self.state.lock().closed {
                 return;
             }
-            self.send(Up::KeepAlive(KeepAlive {}));
+            self.send(Up::KeepAlive(KeepAlive { seq: self.term.asking() }));
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_proto::{ChunkId, Epoch, ServerId};
-use tracing::error;
+use tracing::{error, info};
 
 use super::transitions::{self, Verdict};
 use super::work::Work;
@@ -34,6 +34,8 @@ pub(super) struct Audit {
     /// Found by the last complete walk.
     pub(super) missing: u64,
     missing_so_far: u64,
+    /// What this walk has decided about replicas that are not as they should be, and how often.
+    verdicts: BTreeMap<&'static str, u64>,
     /// Since when replicas of unknown chunks are known.
     strangers: BTreeMap<(ServerId, ChunkId), Millis>,
     /// When they were last looked through.
@@ -93,6 +95,10 @@ impl Audit {
         self.cursor = None;
         self.counted = true;
         self.missing = self.missing_so_far;
+        let verdicts = std::mem::take(&mut self.verdicts);
+        if !verdicts.is_empty() {
+            info!(?verdicts, "replicas compared with the chunks' records: how many led to what");
+        }
     }
 }
 
@@ -194,7 +200,11 @@ impl Cluster {
         let Some(s) = self.servers.get(&server) else { return 0 };
         let epoch = s.replicas.epoch(record.chunk).unwrap_or(epoch);
         let sure = s.replicas.is_sure(record.chunk);
-        match transitions::judge(record, server, epoch, self.wants_copy(record)) {
+        let verdict = transitions::judge(record, server, epoch, self.wants_copy(record));
+        if verdict != Verdict::InStep {
+            *self.audit.verdicts.entry(verdict.text()).or_default() += 1;
+        }
+        match verdict {
             Verdict::TellEpoch if sure => {
                 self.tell_epoch(work, server, record);
                 1

@@ -4,8 +4,8 @@ use cairn_proto::{ChunkId, Epoch, ServerId, rpc};
 use rpc::master_command::Cmd;
 use tracing::{info, warn};
 
-use super::repairs::Need;
-use super::transitions::{self, Unchanged};
+use super::repairs::{Need, Why};
+use super::transitions::{self, Aim, Unchanged};
 use super::work::Work;
 use super::{ChunkRecord, Cluster, Effect, LinkId, Refusal, Token};
 use crate::core::Millis;
@@ -19,6 +19,9 @@ impl Cluster {
     pub(super) fn problem(&mut self, work: &mut Work<'_>, link: LinkId, problem: &rpc::ReplicaProblem) {
         let Some(from) = self.sender(work, link) else { return };
         let Some(record) = known(work, link, problem.req, (problem.chunk, problem.epoch)) else { return };
+        if problem.hands_over {
+            return self.hand_over(work, link, (from, problem.req), &record, Epoch(problem.epoch));
+        }
         let failed: Vec<_> = problem.failed.iter().map(|s| ServerId(*s)).collect();
         match transitions::reported_by_member(&record, from, Epoch(problem.epoch), &failed) {
             Ok(next) => {
@@ -28,6 +31,38 @@ impl Cluster {
                 reply(work, link, problem.req, Some(&record), "");
             }
             Err(why) => reply(work, link, problem.req, Some(&record), &why.to_string()),
+        }
+    }
+
+    /// A primary has no room for a write: the others go on without it, if they have.
+    fn hand_over(
+        &mut self,
+        work: &mut Work<'_>,
+        link: LinkId,
+        (from, req): (ServerId, u64),
+        record: &ChunkRecord,
+        epoch: Epoch,
+    ) {
+        let room = |s| self.servers.get(&s).is_some_and(|s| s.is_alive() && s.has_room());
+        let elsewhere = self.servers.values().filter(|s| self.may_take(record, s) && s.has_room()).count();
+        match transitions::no_room(record, (from, epoch), room, elsewhere) {
+            Ok(next) => {
+                info!(chunk = %record.chunk, epoch = %next.epoch, primary = %from, "a full primary hands over");
+                let record = self.adopt(work, record, next, Some(from));
+                reply(work, link, req, Some(&record), "");
+            }
+            Err(why) => {
+                // With another copy, which is about to be made, it can.
+                let later = matches!(why, Unchanged::BelowMajority { .. }) && self.wants_copy(record);
+                if later {
+                    self.repairs.asked_for(record.chunk);
+                }
+                answer(
+                    work,
+                    link,
+                    rpc::ChunkReply { req, chunk: Some(record.info()), detail: why.to_string(), later },
+                );
+            }
         }
     }
 
@@ -62,12 +97,19 @@ impl Cluster {
         let fit = self.servers.get(&server).is_some_and(|s| s.is_alive() && !s.is_leaving())
             && !self.deletes.is_pending(server, chunk);
         let asked = (from, Epoch(message.epoch));
-        match transitions::caught_up(&record, asked, server, fit, |s| self.is_leaving(s)) {
+        let leaving = |s| self.leaves(chunk, s);
+        let aim = Aim { copies: self.copies_wanted(&record), leaving: &leaving };
+        match transitions::caught_up(&record, asked, server, fit, aim) {
             Ok(next) => {
                 if let Some(s) = self.servers.get_mut(&server) {
                     s.replicas.expect(chunk, next.epoch, work.now);
                 }
+                let flight = self.repairs.flight(chunk).filter(|f| f.target == server);
+                if let Some(flight) = flight {
+                    self.balance.has_arrived(server, chunk, flight.bytes, work.now);
+                }
                 let record = self.adopt(work, &record, next, Some(from));
+                self.repairs.made(flight);
                 self.repairs.succeeded(chunk);
                 self.delete_superfluous(&record);
                 reply(work, link, message.req, Some(&record), "");
@@ -125,10 +167,17 @@ impl Cluster {
     /// Whether the chunk wants a copy; if so, it may be repaired `from` then on.
     pub(super) fn note_copies(&mut self, record: &ChunkRecord, from: Millis) {
         if self.wants_copy(record) {
-            let leaving = record.in_sync.iter().copied().filter(|s| self.is_leaving(*s)).collect();
+            let leaves = |s: &ServerId| self.leaves(record.chunk, *s);
+            let leaving: Vec<_> = record.in_sync.iter().copied().filter(leaves).collect();
             let there = |s: &&ServerId| self.servers.get(s).is_some_and(|s| s.may_serve());
             let copies = record.in_sync.iter().filter(there).count();
-            let need = Need { copies, short: !record.is_whole(), leaving };
+            let why = match self.balance.planned(record.chunk) {
+                _ if copies < record.wanted as usize => Why::Short,
+                _ if leaving.iter().any(|s| self.is_leaving(*s)) => Why::Drain,
+                Some(planned) => planned.why,
+                None => Why::Short,
+            };
+            let need = Need { copies, short: !record.is_whole(), why, leaving };
             self.repairs.want(record.chunk, need, from);
         } else {
             self.repairs.forget(record.chunk);
@@ -137,7 +186,18 @@ impl Cluster {
 
     /// Whether fewer members than wanted are there to stay.
     pub(super) fn wants_copy(&self, record: &ChunkRecord) -> bool {
-        transitions::wants_copy(record, |s| self.is_leaving(s))
+        let leaving = |s| self.leaves(record.chunk, s);
+        transitions::wants_copy(record, Aim { copies: self.copies_wanted(record), leaving: &leaving })
+    }
+
+    /// How many members the chunk is to have.
+    pub(super) fn copies_wanted(&self, record: &ChunkRecord) -> usize {
+        record.wanted as usize
+    }
+
+    /// Whether the chunk is to leave that server.
+    pub(super) fn leaves(&self, chunk: ChunkId, server: ServerId) -> bool {
+        self.is_leaving(server) || self.balance.planned(chunk).is_some_and(|m| m.from == server)
     }
 
     /// Tells a server a chunk's epoch and set; if it cannot be told now, before it is given a lease again.
@@ -181,7 +241,7 @@ fn known(work: &mut Work<'_>, link: LinkId, req: u64, (chunk, epoch): (u64, u64)
         Err(why) => {
             // As it was asked: refused, for now.
             let chunk = Some(rpc::ChunkInfo { chunk, epoch, ..rpc::ChunkInfo::default() });
-            work.send(link, Cmd::Chunk(rpc::ChunkReply { req, chunk, detail: why.to_string() }));
+            answer(work, link, rpc::ChunkReply { req, chunk, detail: why.to_string(), later: true });
         }
     }
     None
@@ -189,5 +249,9 @@ fn known(work: &mut Work<'_>, link: LinkId, req: u64, (chunk, epoch): (u64, u64)
 
 fn reply(work: &mut Work<'_>, link: LinkId, req: u64, record: Option<&ChunkRecord>, detail: &str) {
     let chunk = Some(record.map(ChunkRecord::info).unwrap_or_default());
-    work.send(link, Cmd::Chunk(rpc::ChunkReply { req, chunk, detail: detail.to_owned() }));
+    answer(work, link, rpc::ChunkReply { req, chunk, detail: detail.to_owned(), later: false });
+}
+
+fn answer(work: &mut Work<'_>, link: LinkId, reply: rpc::ChunkReply) {
+    work.send(link, Cmd::Chunk(reply));
 }

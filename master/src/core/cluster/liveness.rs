@@ -38,18 +38,23 @@ impl Cluster {
         server.last_heartbeat = work.now;
         server.unreachable = None;
         let next_ms = server.arrivals.came(work.now, pace, (work.random)());
-        (server.load_permille, server.rtt_us, server.p99_us) = (beat.load_permille, beat.rtt_us, beat.p99_us);
+        (server.load_permille, server.rtt_us) = (beat.load_permille, beat.rtt_us);
+        server.foreground = [beat.read_p99_us.into(), beat.write_p99_us.into()];
         let came_back = !std::mem::replace(&mut server.beats, true);
         server.lease_until = lease_until;
         (server.chunks, server.bytes_in, server.bytes_out) = (beat.chunks, beat.bytes_in, beat.bytes_out);
+        let space = |s: &Server| s.has_space(self.settings.chunk_size, self.settings.full_permille);
+        let was_full = !space(server);
         server.disks = beat.disks;
         server.disks.truncate(DISKS);
+        if was_full && space(server) {
+            // It may take what no server could take.
+            self.repairs.unpark();
+        }
         let report_wanted = self.compare(id, beat.digest);
         self.pay_owed(work, id, link);
-        work.send(
-            link,
-            Cmd::Ack(rpc::HeartbeatAck { seq: beat.seq, next_ms: u32::try_from(next_ms).unwrap_or(0) }),
-        );
+        let (next_ms, copy_rate) = (u32::try_from(next_ms).unwrap_or(0), self.copy_rate(id));
+        work.send(link, Cmd::Ack(rpc::HeartbeatAck { seq: beat.seq, next_ms, copy_rate }));
         if report_wanted {
             work.send(link, Cmd::ReportWanted(rpc::ReportWanted {}));
         }

@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod audit;
+mod balance;
 mod changes;
 mod deletes;
 mod digest_watch;
@@ -12,6 +13,7 @@ mod effect;
 mod event;
 mod health;
 mod liveness;
+mod migrate;
 mod node_changes;
 pub mod node_states;
 mod opinion;
@@ -30,8 +32,10 @@ pub mod transitions;
 mod upkeep;
 mod work;
 
+pub use balance::Limits;
 pub use effect::{Down, Effect, Refusal};
 pub use event::{Event, LinkId, Token};
+pub use migrate::Migration;
 pub use node_changes::{NodeChange, Order};
 pub use records::{ChunkRecord, ChunkView, Duty, GarbageRecord, ServerRecord, Unreadable, majority};
 pub use score::Weights;
@@ -44,6 +48,7 @@ use rpc::master_command::Cmd;
 
 use crate::core::Millis;
 use audit::Audit;
+use balance::Balance;
 use deletes::Deletes;
 use node_states::State;
 use repairs::Repairs;
@@ -60,6 +65,7 @@ pub struct Cluster {
     links: BTreeMap<LinkId, ServerId>,
     audit: Audit,
     repairs: Repairs,
+    balance: Balance,
     throttle: Throttle,
     weights: Weights,
     deletes: Deletes,
@@ -127,6 +133,7 @@ impl Cluster {
             links: BTreeMap::new(),
             audit: Audit::default(),
             repairs: Repairs::default(),
+            balance: Balance::default(),
             throttle: Throttle::default(),
             weights: Weights::default(),
             deletes: Deletes::default(),
@@ -251,9 +258,33 @@ impl Cluster {
         }
     }
 
+    /// How far copies are.
+    pub fn repair_status(&self) -> rpc::RepairStatus {
+        rpc::RepairStatus {
+            rate: self.throttle.rate(self.repair_rate(), self.repairs.is_urgent()),
+            rate_permille: self.throttle.permille() as u32,
+            allowed_bytes: self.throttle.allowed(),
+            ..self.repairs.status()
+        }
+    }
+
+    /// Whether nothing is done on the master's own account, as most servers went at once.
+    pub fn holds_back(&self) -> bool {
+        self.was_holding_still
+    }
+
+    /// Servers whose leases have run out, but which most of their peers reach.
+    pub fn out_of_reach(&self) -> Vec<ServerId> {
+        self.servers_that(|s| s.unreachable.is_some())
+    }
+
     /// For people: how each server is, ordered by id.
     pub fn status(&self) -> Vec<rpc::ChunkserverStatus> {
-        self.servers.values().map(|s| s.status(self.pace())).collect()
+        let status = |s: &Server| rpc::ChunkserverStatus {
+            full: self.balance.is_full(s.record.id),
+            ..s.status(self.pace())
+        };
+        self.servers.values().map(status).collect()
     }
 
     /// How many chunks there are, and how they are. After a start of the master all three grow until the

@@ -11,10 +11,12 @@ pub(super) struct Candidate<'a> {
     pub(super) rack: &'a str,
     pub(super) free_bytes: u64,
     pub(super) has_space: bool,
+    /// It has space, but others are to get what is new, where there are others.
+    pub(super) is_full: bool,
 }
 
 /// Chooses up to `copies` distinct servers, each with a probability that goes with its free space, on distinct
-/// racks while there are racks that have none. The first, the primary, is any of them: primaries work
+/// racks while there are racks that have none; a full one only where there is no other. The first, the primary, is any of them: primaries work
 /// more, and that should not gather where the space is.
 pub(super) fn place(
     alive: &[Candidate<'_>],
@@ -41,7 +43,7 @@ pub(super) fn place(
     Ok(chosen.into_iter().map(|c| c.id).collect())
 }
 
-/// One of `free` by weight of free space; if there is one on a rack that is none of `racks`, such a one.
+/// One of `free` by weight of free space; if there is one on a rack that is none of `racks`, such a one; of those, one that is not full.
 pub(super) fn pick<'a>(
     free: &[Candidate<'a>],
     racks: &[&str],
@@ -49,6 +51,8 @@ pub(super) fn pick<'a>(
 ) -> Option<Candidate<'a>> {
     let elsewhere: Vec<_> = free.iter().copied().filter(|c| !racks.contains(&c.rack)).collect();
     let from = if elsewhere.is_empty() { free } else { &elsewhere };
+    let roomy: Vec<_> = from.iter().copied().filter(|c| !c.is_full).collect();
+    let from = if roomy.is_empty() { from } else { &roomy };
     // In MiB, and 1 at least, so that sums do not overflow and a full cluster still has an order.
     let weight = |c: &Candidate<'_>| (c.free_bytes >> 20).max(1);
     let sum = from.iter().map(weight).fold(0, u64::saturating_add);
@@ -81,7 +85,7 @@ mod tests {
     }
 
     fn candidate(id: u32, rack: &str, gib: u64) -> Candidate<'_> {
-        Candidate { id: ServerId(id), rack, free_bytes: gib << 30, has_space: gib > 0 }
+        Candidate { id: ServerId(id), rack, free_bytes: gib << 30, has_space: gib > 0, is_full: false }
     }
 
     #[test]
@@ -105,6 +109,20 @@ mod tests {
             let two = place(&all, 2, &mut random).unwrap();
             assert_ne!(two[0].0 <= 2, two[1].0 <= 2, "{two:?}");
         }
+    }
+
+    #[test]
+    fn a_full_server_is_taken_only_where_there_is_no_other() {
+        let full = |id, rack| Candidate { is_full: true, ..candidate(id, rack, 90) };
+        let all = [full(1, ""), candidate(2, "", 1), candidate(3, "", 1), candidate(4, "", 1)];
+        let mut random = random();
+        for _ in 0..200 {
+            assert!(!place(&all, 3, &mut random).unwrap().contains(&ServerId(1)));
+        }
+        assert_eq!(place(&all, 4, &mut random).unwrap().len(), 4);
+        // A rack of its own counts for more.
+        let racks = [full(1, "b"), candidate(2, "a", 1), candidate(3, "a", 1)];
+        assert!((0..50).all(|_| place(&racks, 2, &mut random).unwrap().contains(&ServerId(1))));
     }
 
     #[test]

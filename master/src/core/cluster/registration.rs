@@ -23,7 +23,7 @@ impl Cluster {
                 return work.close(link, reason);
             }
         };
-        let (incarnation, pid) = (register.incarnation, register.pid);
+        let (incarnation, pid, http) = (register.incarnation, register.pid, register.http.clone());
         let duty = self.servers.get(&id).map(|s| s.record.duty).unwrap_or_default();
         let record = ServerRecord { duty, ..server_record(id, register) };
         let lease_until = work.now.plus(self.settings.lease_ms + self.settings.lease_margin_ms);
@@ -34,7 +34,7 @@ impl Cluster {
         }
         let older = server.link.replace(link);
         server.record = record;
-        (server.incarnation, server.pid) = (incarnation, pid);
+        (server.incarnation, server.pid, server.http) = (incarnation, pid, http);
         (server.last_link, server.died) = (None, None);
         server.arrivals.connected();
         // Until its first heartbeat it has no lease; that one must come before this.

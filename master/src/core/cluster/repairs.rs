@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use cairn_proto::{ChunkId, ServerId};
+use cairn_proto::{ChunkId, ServerId, rpc};
 
 use crate::core::Millis;
 
@@ -12,6 +12,8 @@ use crate::core::Millis;
 pub(super) struct Flight {
     pub(super) primary: ServerId,
     pub(super) target: ServerId,
+    /// About what is sent.
+    pub(super) bytes: u64,
     pub(super) command: u64,
     pub(super) since: Millis,
 }
@@ -25,14 +27,37 @@ enum Stage {
     Flying(Flight),
 }
 
-/// Why a chunk wants a copy.
+/// Why a chunk wants a copy; the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    /// It has too few.
+    Short,
+    /// It is to leave a server that is being drained.
+    Drain,
+    /// It is to leave a server that is too full.
+    Disk,
+}
+
+impl Why {
+    /// Whether no harm is done if it is not made.
+    pub(super) fn is_optional(self) -> bool {
+        match self {
+            Self::Short | Self::Drain => false,
+            Self::Disk => true,
+        }
+    }
+}
+
+/// What a chunk that wants a copy has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Need {
     /// In-sync replicas that it has on servers that are there.
     pub(super) copies: usize,
-    /// These are fewer than wanted. (Else some of them are only to be moved.)
+    /// Its in-sync set is smaller than wanted. (Else some of it is only to be moved.)
     pub(super) short: bool,
-    /// Members whose servers are being drained.
+    /// Why it wants another.
+    pub(super) why: Why,
+    /// Members that it is to leave.
     pub(super) leaving: Vec<ServerId>,
 }
 
@@ -46,19 +71,36 @@ struct Wound {
     stage: Stage,
 }
 
-/// Ordered by copies left, the fewest first, then by heat.
+/// Ordered by the reason, then by copies left, the fewest first, then by heat.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     wounds: BTreeMap<ChunkId, Wound>,
-    ready: BTreeSet<(usize, Reverse<u32>, ChunkId)>,
+    ready: BTreeSet<Rank>,
     waiting: BTreeSet<(Millis, ChunkId)>,
     parked: BTreeSet<ChunkId>,
     flying: BTreeSet<ChunkId>,
     load: BTreeMap<ServerId, usize>,
+    /// Bytes on their way to each server.
+    arriving: BTreeMap<ServerId, u64>,
     /// Chunks with fewer in-sync replicas than wanted.
     short: u64,
-    /// For each server that is being drained: the chunks that are to be moved off it, and those of them that are parked.
+    /// How many chunks want a copy, by the reason.
+    wanted: BTreeMap<Why, u64>,
+    /// For each server: the chunks that are to be moved off it, and those of them that are parked.
     leaving: BTreeMap<ServerId, (u64, u64)>,
+    /// Copies made, and attempts that came to nothing.
+    done: u64,
+    failed: u64,
+    /// Bytes of the copies made.
+    copied: u64,
+}
+
+type Rank = (Why, usize, Reverse<u32>, ChunkId);
+
+impl Wound {
+    fn rank(&self, chunk: ChunkId) -> Rank {
+        (self.need.why, self.need.copies, Reverse(self.heat), chunk)
+    }
 }
 
 impl Repairs {
@@ -67,9 +109,42 @@ impl Repairs {
         self.short
     }
 
+    /// How far they are; rates are not known here.
+    pub(super) fn status(&self) -> rpc::RepairStatus {
+        rpc::RepairStatus {
+            waiting: (self.wounds.len() - self.flying.len()) as u64,
+            blocked: self.parked.len() as u64,
+            running: self.flying.len() as u64,
+            done: self.done,
+            failed: self.failed,
+            copied_bytes: self.copied,
+            ..rpc::RepairStatus::default()
+        }
+    }
+
     /// How many chunks are to be moved off a server, and how many of them have nowhere to go.
     pub(super) fn leaving(&self, server: ServerId) -> (u64, u64) {
         self.leaving.get(&server).copied().unwrap_or_default()
+    }
+
+    /// How many chunks want a copy for that reason.
+    pub(super) fn wanted(&self, why: Why) -> u64 {
+        self.wanted.get(&why).copied().unwrap_or(0)
+    }
+
+    /// Why the chunk wants a copy, if it does.
+    pub(super) fn why(&self, chunk: ChunkId) -> Option<Why> {
+        self.wounds.get(&chunk).map(|w| w.need.why)
+    }
+
+    /// Whether there is no server that could take a copy of it.
+    pub(super) fn is_parked(&self, chunk: ChunkId) -> bool {
+        self.parked.contains(&chunk)
+    }
+
+    /// Bytes that the server is being sent.
+    pub(super) fn arriving(&self, server: ServerId) -> u64 {
+        self.arriving.get(&server).copied().unwrap_or(0)
     }
 
     /// The chunk wants a copy. A new one is repaired from `from` on.
@@ -102,6 +177,18 @@ impl Repairs {
     /// Copies under way.
     pub(super) fn under_way(&self) -> usize {
         self.flying.len()
+    }
+
+    /// Whether a chunk that is down to one copy is being copied, or could be.
+    pub(super) fn is_urgent(&self) -> bool {
+        let flying = || self.flying.iter().any(|c| self.copies(*c) <= 1);
+        self.ready.first().is_some_and(|(_, copies, ..)| *copies <= 1) || flying()
+    }
+
+    /// Copies under way that the server makes, and those of all servers.
+    pub(super) fn sending(&self, server: ServerId) -> (u64, u64) {
+        let own = self.flying.iter().filter_map(|c| self.flight(*c)).filter(|f| f.primary == server).count();
+        (own as u64, self.flying.len() as u64)
     }
 
     /// Copies that the chunk has on servers that are there.
@@ -165,6 +252,7 @@ impl Repairs {
         let Some(wound) = self.wounds.get_mut(&chunk) else { return };
         let ceiling = backoff.0.saturating_mul(1 << wound.tries.min(20)).clamp(1, backoff.1.max(1));
         wound.tries += 1;
+        self.failed += 1;
         self.restage(chunk, Stage::Waiting(now.plus(random % ceiling)));
     }
 
@@ -173,6 +261,12 @@ impl Repairs {
         if self.flying.contains(&chunk) {
             self.restage(chunk, Stage::Ready);
         }
+    }
+
+    /// The copy that was under way has been made.
+    pub(super) fn made(&mut self, flight: Option<Flight>) {
+        self.done += 1;
+        self.copied = self.copied.saturating_add(flight.map_or(0, |f| f.bytes));
     }
 
     /// The server copied a chunk: whatever was in its way is not any more.
@@ -203,7 +297,7 @@ impl Repairs {
         self.take(chunk);
         self.count(&wound, u64::wrapping_add);
         match wound.stage {
-            Stage::Ready => drop(self.ready.insert((wound.need.copies, Reverse(wound.heat), chunk))),
+            Stage::Ready => drop(self.ready.insert(wound.rank(chunk))),
             Stage::Waiting(at) => drop(self.waiting.insert((at, chunk))),
             Stage::Parked => drop(self.parked.insert(chunk)),
             Stage::Flying(flight) => {
@@ -211,6 +305,7 @@ impl Repairs {
                 for server in [flight.primary, flight.target] {
                     *self.load.entry(server).or_insert(0) += 1;
                 }
+                *self.arriving.entry(flight.target).or_insert(0) += flight.bytes;
             }
         }
         self.wounds.insert(chunk, wound);
@@ -218,6 +313,8 @@ impl Repairs {
 
     fn count(&mut self, wound: &Wound, change: impl Fn(u64, u64) -> u64) {
         self.short = change(self.short, u64::from(wound.need.short));
+        let of_this = self.wanted.entry(wound.need.why).or_insert(0);
+        *of_this = change(*of_this, 1);
         for server in &wound.need.leaving {
             let (all, parked) = self.leaving.get(server).copied().unwrap_or_default();
             let counts = (change(all, 1), change(parked, u64::from(wound.stage == Stage::Parked)));
@@ -233,7 +330,7 @@ impl Repairs {
         let wound = self.wounds.remove(&chunk)?;
         self.count(&wound, u64::wrapping_sub);
         match wound.stage {
-            Stage::Ready => drop(self.ready.remove(&(wound.need.copies, Reverse(wound.heat), chunk))),
+            Stage::Ready => drop(self.ready.remove(&wound.rank(chunk))),
             Stage::Waiting(at) => drop(self.waiting.remove(&(at, chunk))),
             Stage::Parked => drop(self.parked.remove(&chunk)),
             Stage::Flying(flight) => {
@@ -242,6 +339,9 @@ impl Repairs {
                     if let Some(load) = self.load.get_mut(&server) {
                         *load = load.saturating_sub(1);
                     }
+                }
+                if let Some(bytes) = self.arriving.get_mut(&flight.target) {
+                    *bytes = bytes.saturating_sub(flight.bytes);
                 }
             }
         }
@@ -253,17 +353,18 @@ impl Repairs {
 mod tests {
     use super::*;
 
-    const FLIGHT: Flight = Flight { primary: ServerId(1), target: ServerId(2), command: 5, since: Millis(0) };
+    const FLIGHT: Flight =
+        Flight { primary: ServerId(1), target: ServerId(2), bytes: 9, command: 5, since: Millis(0) };
 
     fn need(copies: usize) -> Need {
-        Need { copies, short: true, leaving: Vec::new() }
+        Need { copies, short: true, why: Why::Short, leaving: Vec::new() }
     }
 
     #[test]
     fn what_leaves_a_server_is_counted_until_it_has_gone() {
         let mut r = Repairs::default();
         for chunk in 1..=3 {
-            let need = Need { copies: 3, short: false, leaving: vec![ServerId(4)] };
+            let need = Need { copies: 3, short: false, why: Why::Drain, leaving: vec![ServerId(4)] };
             r.want(ChunkId(chunk), need, Millis(0));
         }
         assert_eq!((r.leaving(ServerId(4)), r.short()), ((3, 0), 0));
@@ -295,13 +396,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_comes_before_what_is_only_to_be_moved() {
+        let mut r = Repairs::default();
+        for (chunk, copies, why) in [(1, 2, Why::Disk), (2, 3, Why::Drain), (3, 4, Why::Short)] {
+            r.want(ChunkId(chunk), Need { why, ..need(copies) }, Millis(0));
+        }
+        r.wake(Millis(0));
+        assert_eq!(r.ready(9), [ChunkId(3), ChunkId(2), ChunkId(1)]);
+        assert_eq!((r.wanted(Why::Disk), r.why(ChunkId(2))), (1, Some(Why::Drain)));
+        r.forget(ChunkId(1));
+        assert_eq!((r.wanted(Why::Disk), r.why(ChunkId(1))), (0, None));
+    }
+
+    #[test]
     fn load_counts_both_ends_and_ends_with_the_flight() {
         let mut r = Repairs::default();
         r.want(ChunkId(1), need(2), Millis(0));
         r.fly(ChunkId(1), FLIGHT);
-        assert_eq!((r.load(ServerId(1)), r.load(ServerId(2))), (1, 1));
+        assert_eq!((r.load(ServerId(1)), r.load(ServerId(2)), r.arriving(ServerId(2))), (1, 1, 9));
         r.fail(ChunkId(1), Millis(0), (500, 30_000), 499);
-        assert_eq!((r.load(ServerId(1)), r.load(ServerId(2))), (0, 0));
+        assert_eq!((r.load(ServerId(1)), r.load(ServerId(2)), r.arriving(ServerId(2))), (0, 0, 0));
         r.wake(Millis(498));
         assert!(r.ready(1).is_empty());
         r.wake(Millis(499));

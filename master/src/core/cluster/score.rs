@@ -27,6 +27,8 @@ pub(super) struct Choice<'a> {
     pub(super) id: ServerId,
     pub(super) rack: &'a str,
     pub(super) free_bytes: u64,
+    /// Others are to get what is new, where there are others.
+    pub(super) is_full: bool,
     /// Of one core.
     pub(super) load_permille: u64,
     /// Copies that it is sending or receiving.
@@ -38,7 +40,7 @@ pub(super) struct Choice<'a> {
 const COPY_PERMILLE: u64 = 250;
 
 /// The best of `choices`; equal ones by chance. One on a rack that is none of `taken` if there is such a one: copies never
-/// stand on one rack where there are two.
+/// stand on one rack where there are two. Of those one that is not full, if there is such a one.
 pub(super) fn best(
     choices: &[Choice<'_>],
     weights: Weights,
@@ -47,6 +49,8 @@ pub(super) fn best(
 ) -> Option<ServerId> {
     let elsewhere: Vec<_> = choices.iter().copied().filter(|c| !taken.contains(&c.rack)).collect();
     let from = if elsewhere.is_empty() { choices } else { &elsewhere };
+    let roomy: Vec<_> = from.iter().copied().filter(|c| !c.is_full).collect();
+    let from = if roomy.is_empty() { from } else { &roomy };
     let most = |of: &dyn Fn(&Choice<'_>) -> u64| from.iter().map(of).max().unwrap_or(0);
     let load = |c: &Choice<'_>| c.load_permille.saturating_add(c.copies as u64 * COPY_PERMILLE);
     let (free, loaded, slow) = (most(&|c| c.free_bytes), most(&load), most(&|c| c.rtt_us));
@@ -73,7 +77,8 @@ mod tests {
 
     fn choice(id: u32) -> Choice<'static> {
         let (free_bytes, load_permille) = (100 << 30, 100);
-        Choice { id: ServerId(id), rack: "a", free_bytes, load_permille, copies: 0, rtt_us: 200 }
+        let is_full = false;
+        Choice { id: ServerId(id), rack: "a", free_bytes, is_full, load_permille, copies: 0, rtt_us: 200 }
     }
 
     fn chosen(choices: &[Choice<'_>], weights: Weights, racks: (&str, &[&str])) -> u32 {
@@ -95,6 +100,14 @@ mod tests {
         assert_eq!(chosen(&[choice(1), far], w, NOWHERE), 1);
         let near = Choice { rack: "b", ..choice(1) };
         assert_eq!(chosen(&[near, choice(2)], w, ("b", &[])), 1);
+    }
+
+    #[test]
+    fn a_full_one_only_where_there_is_no_other() {
+        let full = Choice { is_full: true, ..choice(1) };
+        let poor = Choice { free_bytes: 1, load_permille: 9_000, ..choice(2) };
+        assert_eq!(chosen(&[full, poor], Weights::default(), NOWHERE), 2);
+        assert_eq!(chosen(&[full], Weights::default(), NOWHERE), 1);
     }
 
     #[test]

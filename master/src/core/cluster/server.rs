@@ -11,8 +11,12 @@ use super::node_states::State;
 use super::opinion::Opinion;
 use super::replicas::Replicas;
 use super::score::permille;
+use super::throttle::Foreground;
 use super::{Duty, LinkId, ServerRecord};
 use crate::core::Millis;
+
+/// With less free space than this (bytes) a server may have no room for the next writes: heartbeats come once a second.
+const NO_ROOM: u64 = 8 << 20;
 
 #[derive(Debug)]
 pub(super) struct Server {
@@ -23,6 +27,8 @@ pub(super) struct Server {
     pub(super) last_link: Option<LinkId>,
     pub(super) incarnation: u64,
     pub(super) pid: u32,
+    /// Where it answers questions over HTTP; empty: nowhere.
+    pub(super) http: String,
     pub(super) last_heartbeat: Millis,
     pub(super) arrivals: Arrivals,
     pub(super) opinion: Opinion,
@@ -31,7 +37,8 @@ pub(super) struct Server {
     pub(super) suspicions: Recent,
     pub(super) load_permille: u32,
     pub(super) rtt_us: u32,
-    pub(super) p99_us: u32,
+    /// What clients waited for it of late, microseconds.
+    pub(super) foreground: Foreground,
     /// Its heartbeats come. (In maintenance that cannot be told from the state.)
     pub(super) beats: bool,
     /// From here on it certainly serves nothing, unless another heartbeat comes.
@@ -63,6 +70,7 @@ impl Server {
             last_link: None,
             incarnation: 0,
             pid: 0,
+            http: String::new(),
             last_heartbeat: Millis(0),
             arrivals: Arrivals::default(),
             opinion: Opinion::default(),
@@ -70,7 +78,7 @@ impl Server {
             suspicions: Recent::default(),
             load_permille: 0,
             rtt_us: 0,
-            p99_us: 0,
+            foreground: [0; 2],
             beats: false,
             lease_until,
             died: None,
@@ -142,8 +150,24 @@ impl Server {
         self.disks.iter().filter(|d| !d.failed).map(|d| d.free_bytes).fold(0, u64::saturating_add)
     }
 
-    fn used_bytes(&self) -> u64 {
+    pub(super) fn used_bytes(&self) -> u64 {
         self.total_bytes().saturating_sub(self.free_bytes())
+    }
+
+    /// How full it is, in thousandths.
+    pub(super) fn used_permille(&self) -> u64 {
+        permille(self.used_bytes(), self.total_bytes())
+    }
+
+    /// Bytes in use beyond this part of all (thousandths).
+    pub(super) fn bytes_over(&self, part: u64) -> u64 {
+        let most = u128::from(self.total_bytes()) * u128::from(part) / 1_000;
+        self.used_bytes().saturating_sub(u64::try_from(most).unwrap_or(u64::MAX))
+    }
+
+    /// Whether a write to what it holds will find room, as far as that is known.
+    pub(super) fn has_room(&self) -> bool {
+        self.free_bytes() >= NO_ROOM
     }
 
     /// Whether it may be given a new replica.
@@ -170,7 +194,7 @@ impl Server {
             late_permille: late * 1_000 / pace.heartbeat.max(1),
             suspicions: self.suspicions.count(self.last_heartbeat),
             disks: (self.disks.len(), self.disks.iter().filter(|d| d.failed).count()),
-            used_permille: permille(self.used_bytes(), self.total_bytes()),
+            used_permille: self.used_permille(),
             load_permille: self.load_permille.into(),
         })
     }
@@ -179,6 +203,7 @@ impl Server {
         rpc::ChunkserverStatus {
             info: Some(self.info()),
             pid: self.pid,
+            http: self.http.clone(),
             disks: self.disks.clone(),
             used_bytes: self.used_bytes(),
             chunks: self.chunks,
@@ -189,6 +214,7 @@ impl Server {
             rtt_us: self.rtt_us,
             load_permille: self.load_permille,
             timeout_ms: u32::try_from(self.arrivals.timeout(pace)).unwrap_or(u32::MAX),
+            full: false,
         }
     }
 }

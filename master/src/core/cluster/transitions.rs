@@ -38,6 +38,14 @@ pub enum Unchanged {
     /// None of the servers named is known to be gone.
     #[error("not known to be gone yet")]
     NotGone,
+    /// Too few servers have room for the chunk.
+    #[error("{with_room} servers have room for it, {needed} are needed")]
+    NoRoom {
+        /// So many have.
+        with_room: usize,
+        /// So many must.
+        needed: usize,
+    },
     /// There are as many copies as wanted.
     #[error("there are copies enough")]
     Whole,
@@ -55,6 +63,8 @@ pub enum Change {
     ReportedByMember,
     /// A client could not use replicas.
     ReportedByClient,
+    /// The primary has no room for a write.
+    NoRoom,
     /// Servers are dead.
     ServersDead,
     /// A live member turns out not to hold the chunk, which others hold.
@@ -76,6 +86,8 @@ pub enum Condition {
     Member,
     /// One of them is certainly gone: dead, or its lease has run out.
     Gone,
+    /// Among those that would stay, and those that could take a copy, as many have room as make a majority.
+    Room,
     /// A majority of the wanted copies is left.
     MajorityLeft,
     /// The server is not in the set.
@@ -93,7 +105,7 @@ pub enum Set {
     Without,
     /// Without those of them that are gone.
     WithoutGone,
-    /// With the server, as the last; while there are more than wanted, without the last that is leaving.
+    /// With the server, as the last; while there are more than wanted, without the last that the chunk is to leave.
     With,
 }
 
@@ -101,11 +113,12 @@ pub enum Set {
 pub type Rule = (Change, &'static [Condition], Set);
 
 /// All of them.
-pub const RULES: [Rule; 5] = {
+pub const RULES: [Rule; 6] = {
     use Condition::*;
     [
         (Change::ReportedByMember, &[SameEpoch, ByPrimaryOrItself, Member, MajorityLeft], Set::Without),
         (Change::ReportedByClient, &[SameEpoch, Member, Gone, MajorityLeft], Set::WithoutGone),
+        (Change::NoRoom, &[SameEpoch, ByPrimary, Room, MajorityLeft], Set::Without),
         (Change::ServersDead, &[Member, MajorityLeft], Set::Without),
         (Change::ReplicaLost, &[Member, MajorityLeft], Set::Without),
         (Change::CaughtUp, &[SameEpoch, ByPrimary, NotMember, CopyWanted, Fit], Set::With),
@@ -118,6 +131,7 @@ impl Change {
         match self {
             Self::ReportedByMember => "a member reports that members failed",
             Self::ReportedByClient => "a client reports that members failed",
+            Self::NoRoom => "the primary has no room for a write",
             Self::ServersDead => "servers are dead",
             Self::ReplicaLost => "a live member turns out to hold nothing, others do",
             Self::CaughtUp => "a server has caught up",
@@ -134,6 +148,9 @@ impl Condition {
             Self::ByPrimaryOrItself => "from the primary, or from a member about itself",
             Self::Member => "one named is in the set",
             Self::Gone => "one of them is dead or its lease has run out",
+            Self::Room => {
+                "a majority of the wanted copies has room: members that stay, servers that could take a copy"
+            }
             Self::MajorityLeft => "a majority of the wanted copies is left",
             Self::NotMember => "it is not in the set",
             Self::CopyWanted => "fewer members than wanted are there to stay",
@@ -148,7 +165,9 @@ impl Set {
         match self {
             Self::Without => "set − those named",
             Self::WithoutGone => "set − those of them that are gone",
-            Self::With => "set + it, last; − one that is drained, where that makes more than wanted",
+            Self::With => {
+                "set + it, last; − one that the chunk is to leave, where that makes more than wanted"
+            }
         }
     }
 }
@@ -161,7 +180,11 @@ struct Asked<'a> {
     /// Whether a server is one of those named.
     named: &'a dyn Fn(ServerId) -> bool,
     gone: &'a dyn Fn(ServerId) -> bool,
-    leaving: &'a dyn Fn(ServerId) -> bool,
+    aim: Aim<'a>,
+    /// Whether a member has room for a write.
+    room: &'a dyn Fn(ServerId) -> bool,
+    /// How many servers that are no members have room for a copy.
+    room_elsewhere: usize,
     /// The one that is to join.
     joins: Option<ServerId>,
     fit: bool,
@@ -171,9 +194,11 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn of(record: &'a ChunkRecord, named: &'a dyn Fn(ServerId) -> bool) -> Self {
-        let (gone, leaving) = (&|_| false, &|_| false);
+        let (gone, room) = (&|_| false, &|_| false);
+        let aim = Aim { copies: record.wanted as usize, leaving: &|_| false };
         let (from, epoch, joins) = (None, record.epoch, None);
-        Self { record, from, epoch, named, gone, leaving, joins, fit: false, itself: false }
+        let (room_elsewhere, fit, itself) = (0, false, false);
+        Self { record, from, epoch, named, gone, aim, room, room_elsewhere, joins, fit, itself }
     }
 
     fn decide(&self, change: Change) -> Transition {
@@ -196,8 +221,8 @@ impl<'a> Asked<'a> {
         let mut in_sync: Vec<_> = self.record.in_sync.iter().copied().filter(keep).collect();
         if set == Set::With {
             in_sync.extend(self.joins);
-            while in_sync.len() > self.record.wanted as usize
-                && let Some(last) = in_sync.iter().rposition(|s| (self.leaving)(*s))
+            while in_sync.len() > self.aim.copies
+                && let Some(last) = in_sync.iter().rposition(|s| (self.aim.leaving)(*s))
             {
                 in_sync.remove(last);
             }
@@ -221,21 +246,35 @@ impl<'a> Asked<'a> {
             Condition::Gone => {
                 (record.in_sync.iter().any(|s| named(s) && (self.gone)(*s)), Unchanged::NotGone)
             }
+            Condition::Room => {
+                let with_room = after.iter().filter(|s| (self.room)(**s)).count() + self.room_elsewhere;
+                let needed = record.majority();
+                (with_room >= needed, Unchanged::NoRoom { with_room, needed })
+            }
             Condition::MajorityLeft => {
                 let (remaining, needed) = (after.len(), record.majority());
                 (remaining >= needed, Unchanged::BelowMajority { remaining, needed })
             }
             Condition::NotMember => (!self.joins.is_some_and(|s| record.has(s)), Unchanged::Member),
-            Condition::CopyWanted => (wants_copy(record, self.leaving), Unchanged::Whole),
+            Condition::CopyWanted => (wants_copy(record, self.aim), Unchanged::Whole),
             Condition::Fit => (self.fit, Unchanged::Unfit),
         };
         if holds { Ok(()) } else { Err(otherwise) }
     }
 }
 
+/// What a chunk's set should come to.
+#[derive(Clone, Copy)]
+pub struct Aim<'a> {
+    /// So many members are to be there to stay.
+    pub copies: usize,
+    /// Whether the chunk is to leave a server.
+    pub leaving: &'a dyn Fn(ServerId) -> bool,
+}
+
 /// Whether fewer members than wanted are there to stay.
-pub fn wants_copy(record: &ChunkRecord, leaving: impl Fn(ServerId) -> bool) -> bool {
-    record.in_sync.iter().filter(|s| !leaving(**s)).count() < record.wanted as usize
+pub fn wants_copy(record: &ChunkRecord, aim: Aim<'_>) -> bool {
+    record.in_sync.iter().filter(|s| !(aim.leaving)(**s)).count() < aim.copies
 }
 
 /// The primary says that `failed` do not answer; or a member says that it is not whole itself.
@@ -262,6 +301,19 @@ pub fn reported_by_client(
     Asked { epoch, gone: &gone, ..Asked::of(record, &named) }.decide(Change::ReportedByClient)
 }
 
+/// The primary has no room for a write, and asks whether the others go on without it. `room`: whether a member has any;
+/// `elsewhere`: how many others could take a copy. [`Unchanged::BelowMajority`]: they can, but first have to.
+pub fn no_room(
+    record: &ChunkRecord,
+    (from, epoch): (ServerId, Epoch),
+    room: impl Fn(ServerId) -> bool,
+    elsewhere: usize,
+) -> Transition {
+    let named = |s| s == from;
+    let asked = Asked::of(record, &named);
+    Asked { from: Some(from), epoch, room: &room, room_elsewhere: elsewhere, ..asked }.decide(Change::NoRoom)
+}
+
 /// Some servers are dead.
 pub fn servers_dead(record: &ChunkRecord, dead: impl Fn(ServerId) -> bool) -> Transition {
     Asked::of(record, &dead).decide(Change::ServersDead)
@@ -273,18 +325,17 @@ pub fn replica_lost(record: &ChunkRecord, server: ServerId) -> Transition {
 }
 
 /// The primary says that `server` has caught up. `fit`: it is alive, and nothing is about to delete its copy.
-/// It takes the place of a member that is `leaving`, where there are members enough.
+/// It takes the place of a member that is leaving, where there are members enough.
 pub fn caught_up(
     record: &ChunkRecord,
     (from, epoch): (ServerId, Epoch),
     server: ServerId,
     fit: bool,
-    leaving: impl Fn(ServerId) -> bool,
+    aim: Aim<'_>,
 ) -> Transition {
     let named = |s| s == server;
     let asked = Asked::of(record, &named);
-    Asked { from: Some(from), epoch, joins: Some(server), fit, leaving: &leaving, ..asked }
-        .decide(Change::CaughtUp)
+    Asked { from: Some(from), epoch, joins: Some(server), fit, aim, ..asked }.decide(Change::CaughtUp)
 }
 
 /// What to do about a replica that a server says it has.
@@ -406,6 +457,21 @@ mod tests {
     }
 
     #[test]
+    fn a_primary_without_room_leaves_where_others_have_some() {
+        let r = record(1, &[A, B, C]);
+        let roomy = |with: &'static [ServerId]| move |s| with.contains(&s);
+        assert_eq!(no_room(&r, (A, Epoch(1)), roomy(&[B, C]), 0), Ok(record(2, &[B, C])));
+        assert_eq!(no_room(&r, (A, Epoch(1)), roomy(&[C]), 1), Ok(record(2, &[B, C])));
+        let nobody = Err(Unchanged::NoRoom { with_room: 1, needed: 2 });
+        assert_eq!(no_room(&r, (A, Epoch(1)), roomy(&[A, C]), 0), nobody, "its own does not count");
+        assert_eq!(no_room(&r, (B, Epoch(1)), roomy(&[A, C]), 0), Err(Unchanged::NotPrimary(B)));
+        let late = Err(Unchanged::OtherEpoch { asked: Epoch(0), current: Epoch(1) });
+        assert_eq!(no_room(&r, (A, Epoch(0)), roomy(&[B, C]), 0), late);
+        let first = Err(Unchanged::BelowMajority { remaining: 1, needed: 2 });
+        assert_eq!(no_room(&record(2, &[A, B]), (A, Epoch(2)), roomy(&[B]), 1), first);
+    }
+
+    #[test]
     fn a_dead_server_leaves_where_a_majority_stays() {
         assert_eq!(servers_dead(&record(1, &[A, B, C]), |s| s == B), Ok(record(2, &[A, C])));
         let kept = Err(Unchanged::BelowMajority { remaining: 1, needed: 2 });
@@ -418,7 +484,8 @@ mod tests {
     #[test]
     fn who_has_caught_up_joins_last() {
         let r = record(2, &[B, C]);
-        let joins = |r: &ChunkRecord, from, server, fit| caught_up(r, from, server, fit, |_| false);
+        let aim = Aim { copies: 3, leaving: &|_| false };
+        let joins = |r: &ChunkRecord, from, server, fit| caught_up(r, from, server, fit, aim);
         assert_eq!(joins(&r, (B, Epoch(2)), A, true), Ok(record(3, &[B, C, A])));
         assert_eq!(joins(&r, (C, Epoch(2)), A, true), Err(Unchanged::NotPrimary(C)));
         assert_eq!(joins(&r, (B, Epoch(2)), C, true), Err(Unchanged::Member));
@@ -433,14 +500,16 @@ mod tests {
         let r = record(2, &[A, B, C]);
         let leaves = |leaving: &'static [ServerId]| {
             move |r: &ChunkRecord| {
-                caught_up(r, (r.in_sync[0], r.epoch), D, true, |s| leaving.contains(&s)).map(|r| r.in_sync)
+                let aim = Aim { copies: 3, leaving: &|s| leaving.contains(&s) };
+                caught_up(r, (r.in_sync[0], r.epoch), D, true, aim).map(|r| r.in_sync)
             }
         };
         assert_eq!(leaves(&[B])(&r), Ok(vec![A, C, D]));
         assert_eq!(leaves(&[A])(&r), Ok(vec![B, C, D]), "even the primary");
         assert_eq!(leaves(&[A, B])(&r), Ok(vec![A, C, D]), "one for one");
         assert_eq!(leaves(&[A])(&record(2, &[A, B])), Ok(vec![A, B, D]), "not before there are enough");
-        assert!(wants_copy(&r, |s| s == A) && !wants_copy(&r, |s| s == D));
+        let wants = |server| wants_copy(&r, Aim { copies: 3, leaving: &|s| s == server });
+        assert!(wants(A) && !wants(D));
     }
 
     #[test]

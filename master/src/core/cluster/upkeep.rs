@@ -2,24 +2,23 @@
 
 use cairn_proto::{ChunkId, ServerId, rpc};
 use rpc::master_command::Cmd;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::place::Candidate;
 use super::repairs::Flight;
 use super::score::{self, Choice};
 use super::server::Server;
+use super::throttle::Throttle;
 use super::work::Work;
 use super::{ChunkRecord, Cluster, Effect, LinkId};
 use crate::core::Millis;
 
 /// Repairs looked at in one go.
 const LOOK: usize = 128;
-/// Of an old copy about this part is sent.
-const STALE_PART: u64 = 16;
+/// Of an old copy about this part is sent. (What is sent keeps to the rate, whatever it is.)
+const STALE_PART: u64 = 64;
 /// Every copy costs as much as so many bytes.
 const LEAST_COST: u64 = 64 << 10;
-/// Once a disk is fuller than this (thousandths), what is to be deleted does not wait for repairs.
-const PRESSING_PERMILLE: u64 = 850;
 /// Garbage records read in one go.
 const GARBAGE: usize = 4_096;
 
@@ -39,12 +38,18 @@ impl Cluster {
         self.read_garbage(work);
         self.audit_step(work);
         self.expel_strangers(work);
+        // As long as it takes at the lowest rate, should another go before it.
+        let least = Throttle::least(self.repair_rate()).max(1);
+        let longest = |bytes: u64| bytes.saturating_mul(2_000) / least;
         for (chunk, flight) in self.repairs.flights() {
-            if work.now.since(flight.since) >= self.settings.repair_timeout_ms {
+            if work.now.since(flight.since)
+                >= self.settings.repair_timeout_ms.saturating_add(longest(flight.bytes))
+            {
                 self.repair_failed(work, chunk, "no result in time");
             }
         }
         self.watch_foreground(work.now);
+        self.balance_step(work);
         self.start_repairs(work);
         self.deletes.expire(work.now);
         self.start_deletes(work);
@@ -81,7 +86,7 @@ impl Cluster {
         }
         self.repairs.wake(work.now);
         let rate = self.repair_rate();
-        self.throttle.fill(work.now, rate);
+        self.throttle.fill(work.now, rate, self.repairs.is_busy());
         for chunk in self.repairs.ready(LOOK) {
             // They are ordered: where this one may not begin yet, none behind it may.
             let urgent = self.repairs.copies(chunk) <= 1;
@@ -98,9 +103,11 @@ impl Cluster {
             };
             match self.plan(work, &record) {
                 Plan::Go(link, flight) => {
-                    self.throttle.take(self.cost(work, &record, flight.target));
+                    self.throttle.take(flight.bytes);
                     self.repairs.fly(chunk, flight);
-                    let add = rpc::AddReplica { chunk: Some(record.info()), target: flight.target.0 };
+                    let copy_rate = self.copy_rate(flight.primary);
+                    let target = flight.target.0;
+                    let add = rpc::AddReplica { chunk: Some(record.info()), target, copy_rate };
                     work.send_numbered(link, flight.command, Cmd::AddReplica(add));
                 }
                 Plan::Busy => {}
@@ -110,7 +117,7 @@ impl Cluster {
     }
 
     /// Bytes a second for all copies, when the foreground does not suffer.
-    fn repair_rate(&self) -> u64 {
+    pub(super) fn repair_rate(&self) -> u64 {
         let alive = self.servers.values().filter(|s| s.is_alive()).count();
         self.settings.repair_rate.saturating_mul(alive as u64)
     }
@@ -124,13 +131,26 @@ impl Cluster {
 
     /// How the foreground fares decides how fast copies may be made.
     fn watch_foreground(&mut self, now: Millis) {
-        let p99 = self.servers.values().filter(|s| s.is_alive()).map(|s| s.p99_us).max().unwrap_or(0);
+        let slowest = |kind: usize| {
+            let alive = self.servers.values().filter(|s| s.is_alive());
+            alive.map(|s| s.foreground[kind]).max().unwrap_or(0)
+        };
+        let foreground = [slowest(0), slowest(1)];
         let before = self.throttle.permille();
-        self.throttle.observe(now, p99.into(), self.repairs.under_way() > 0);
+        self.throttle.observe(now, foreground, self.repairs.is_busy());
         let permille = self.throttle.permille();
-        if permille < before {
-            info!(p99_us = p99, permille, "copies are slowed down for the foreground");
+        if permille < before && self.repairs.is_busy() {
+            let [reads_us, writes_us] = foreground;
+            debug!(reads_us, writes_us, permille, "copies are slowed down for the foreground");
         }
+    }
+
+    /// Bytes a second that the copies which a server makes may take: of what all may take its part of those under way.
+    pub(super) fn copy_rate(&self, server: ServerId) -> u64 {
+        let (own, all) = self.repairs.sending(server);
+        let rate = self.throttle.rate(self.repair_rate(), self.repairs.is_urgent());
+        let share = u128::from(rate) * u128::from(own.max(1)) / u128::from(all.max(own).max(1));
+        u64::try_from(share).unwrap_or(u64::MAX).max(1)
     }
 
     pub(super) fn repair_failed(&mut self, work: &mut Work<'_>, chunk: ChunkId, why: &str) {
@@ -142,18 +162,26 @@ impl Cluster {
     }
 
     fn plan(&mut self, work: &mut Work<'_>, record: &ChunkRecord) -> Plan {
-        let most = self.settings.repairs_per_server;
+        let planned = self
+            .balance
+            .planned(record.chunk)
+            .filter(|m| m.why.is_optional() && self.repairs.why(record.chunk) == Some(m.why));
+        // What is only moved leaves room for what is missing.
+        let most = self.settings.repairs_per_server / if planned.is_some() { 2 } else { 1 };
         let Some(primary) = record.primary() else { return Plan::Nobody };
         let Some(link) = self.servers.get(&primary).filter(|s| s.is_alive()).and_then(|s| s.link) else {
             return Plan::Nobody;
         };
-        let fit: Vec<_> = self.servers.values().filter(|s| self.may_take(record, s)).collect();
+        let suits = |s: &&Server| planned.is_none_or(|m| self.suits(record, m, s));
+        let fit: Vec<_> = self.servers.values().filter(|s| self.may_take(record, s)).filter(suits).collect();
         if fit.is_empty() || self.is_spared(record, &fit) {
             return Plan::Nobody;
         }
         let free: Vec<_> = fit.iter().copied().filter(|s| self.repairs.load(s.record.id) < most).collect();
         let failed = self.repairs.last_target(record.chunk);
-        let stale = |s: &&Server| s.replicas.epoch(record.chunk).is_some() && Some(s.record.id) != failed;
+        let stale = |s: &&Server| {
+            s.replicas.epoch(record.chunk).is_some() && s.has_room() && Some(s.record.id) != failed
+        };
         // What an old copy lacks is sent sooner than a new one, even if it has to wait; and so is a rack of its own worth a wait.
         let taken = self.racks_taken(record);
         let apart = |s: &&Server| !taken.contains(&s.record.rack.as_str());
@@ -166,11 +194,12 @@ impl Cluster {
         let Some(target) = self.choose(work, record, &free, &taken) else { return Plan::Busy };
         let command = self.next_command;
         self.next_command += 1;
-        Plan::Go(link, Flight { primary, target, command, since: work.now })
+        let bytes = self.cost(work, record, target);
+        Plan::Go(link, Flight { primary, target, bytes, command, since: work.now })
     }
 
     /// Whether the server can be brought up to date: it has an old copy, or may take a new one.
-    fn may_take(&self, record: &ChunkRecord, server: &Server) -> bool {
+    pub(super) fn may_take(&self, record: &ChunkRecord, server: &Server) -> bool {
         let id = server.record.id;
         let held = server.replicas.epoch(record.chunk);
         server.is_settled()
@@ -188,7 +217,7 @@ impl Cluster {
         if fit.iter().any(|s| stale(s)) {
             return false;
         }
-        let staying = record.in_sync.iter().filter(|s| !self.is_leaving(**s)).count();
+        let staying = record.in_sync.iter().filter(|s| !self.leaves(record.chunk, **s)).count();
         let missing = (record.wanted as usize).saturating_sub(staying);
         let spared = self.servers.values().filter(|s| s.is_spared() && stale(s)).count();
         let alive = |s: &&ServerId| self.servers.get(s).is_some_and(Server::is_alive);
@@ -196,7 +225,7 @@ impl Cluster {
     }
 
     /// One with an old copy if there is one, the newest first; else the best by score, on another rack if
-    /// possible. The one that failed last only if there is no other.
+    /// possible; else an old copy where there is no room, as it may need none. The one that failed last only if there is no other.
     fn choose(
         &self,
         work: &mut Work<'_>,
@@ -208,18 +237,22 @@ impl Cluster {
         let others: Vec<_> = free.iter().copied().filter(|s| Some(s.record.id) != failed).collect();
         let free = if others.is_empty() { free } else { &others };
         let held = |s: &&&Server| s.replicas.epoch(record.chunk);
-        if let Some(server) = free.iter().filter(|s| held(s).is_some()).max_by_key(|s| held(s)) {
-            return Some(server.record.id);
+        let newest = |with_room: bool| {
+            let old = free.iter().filter(|s| held(s).is_some() && s.has_room() == with_room);
+            old.max_by_key(|s| held(s)).map(|s| s.record.id)
+        };
+        if let Some(server) = newest(true) {
+            return Some(server);
         }
         let rack = |s: &ServerId| self.servers.get(s).map(|s| s.record.rack.as_str());
         let source = record.primary().as_ref().and_then(rack).unwrap_or_default();
-        let choices: Vec<_> = free.iter().map(|s| self.as_choice(s)).collect();
-        score::best(&choices, self.weights, (source, taken), work.random)
+        let choices: Vec<_> = free.iter().filter(|s| held(s).is_none()).map(|s| self.as_choice(s)).collect();
+        score::best(&choices, self.weights, (source, taken), work.random).or_else(|| newest(false))
     }
 
     /// Racks on which copies stand. (One that is leaving takes none.)
     fn racks_taken(&self, record: &ChunkRecord) -> Vec<&str> {
-        let stays = |s: &&ServerId| !self.is_leaving(**s);
+        let stays = |s: &&ServerId| !self.leaves(record.chunk, **s);
         let rack = |s: &ServerId| self.servers.get(s).map(|s| s.record.rack.as_str());
         record.in_sync.iter().filter(stays).filter_map(rack).collect()
     }
@@ -229,6 +262,7 @@ impl Cluster {
             id: server.record.id,
             rack: &server.record.rack,
             free_bytes: server.free_bytes(),
+            is_full: self.is_filling(server),
             load_permille: server.load_permille.into(),
             copies: self.repairs.load(server.record.id),
             rtt_us: server.rtt_us.into(),
@@ -241,7 +275,13 @@ impl Cluster {
             rack: &server.record.rack,
             free_bytes: server.free_bytes(),
             has_space: self.has_space(server),
+            is_full: self.is_filling(server),
         }
+    }
+
+    /// Whether others are to get what is new, where there are others.
+    fn is_filling(&self, server: &Server) -> bool {
+        server.used_permille() > u64::from(self.balance.limits.full_permille)
     }
 
     fn has_space(&self, server: &Server) -> bool {
@@ -281,7 +321,7 @@ impl Cluster {
 
     /// Deletions come after repairs, unless space is short.
     fn start_deletes(&mut self, work: &mut Work<'_>) {
-        let pressing = |s: &Server| s.is_alive() && !s.has_space(0, PRESSING_PERMILLE);
+        let pressing = |s: &Server| s.is_alive() && self.balance.is_full(s.record.id);
         if self.repairs.is_busy() && !self.servers.values().any(pressing) {
             return;
         }

@@ -95,6 +95,12 @@ pub fn is_change(op: &Body) -> bool {
             | Body::GetChunks(_)
             | Body::ReplicaFailed(_)
             | Body::Barrier(_)
+            | Body::Lock(_)
+            | Body::Unlock(_)
+            | Body::TestLock(_)
+            | Body::CancelLock(_)
+            | Body::HoldLocks(_)
+            | Body::TakeLocks(_)
     )
 }
 
@@ -169,8 +175,14 @@ fn dispatch(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &Body) -> Done {
         Body::Grow(op) => setattr::grow(s, op),
         Body::Barrier(_) => Ok(None),
         Body::ReserveInodes(op) => make::reserve(s, *op),
-        // Answered by the cluster core, never passed to the namespace.
-        Body::ReplicaFailed(_) => Err(errno::EINVAL.into()),
+        // Answered by the cluster core and the table of locks, never passed to the namespace.
+        Body::ReplicaFailed(_)
+        | Body::Lock(_)
+        | Body::Unlock(_)
+        | Body::TestLock(_)
+        | Body::CancelLock(_)
+        | Body::HoldLocks(_)
+        | Body::TakeLocks(_) => Err(errno::EINVAL.into()),
     }
 }
 

@@ -87,17 +87,16 @@ fn kill_suidgid(record: &mut Inode) {
 pub(super) fn grow(s: &mut Scratch<'_>, op: &rpc::Grow) -> Done {
     let inode = InodeId(op.inode);
     let mut record = inodes::load(s, inode)?;
-    if op.size > SIZE_MAX {
-        return Err(errno::EFBIG.into());
-    }
+    let size =
+        record.size.max(op.size).checked_add(op.append).filter(|s| *s <= SIZE_MAX).ok_or(errno::EFBIG)?;
     if [op.mtime, op.atime].iter().flatten().any(|t| t.nanos >= NANOS) {
         return Err(errno::EINVAL.into());
     }
-    if op.size > record.size {
+    if size > record.size {
         if record.kind() != S_IFREG {
             return Err(errno::EINVAL.into());
         }
-        record.size = op.size;
+        record.size = size;
     }
     if let Some(mtime) = op.mtime {
         record.mtime = mtime;

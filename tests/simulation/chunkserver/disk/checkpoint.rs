@@ -35,7 +35,8 @@ impl Disk {
         for chunk in std::mem::take(&mut self.dirty) {
             if let Some(state) = self.chunks.get_mut(&chunk) {
                 state.registered = false;
-                chunks.push((chunk, state.meta.clone(), state.table.clone()));
+                let suspect = state.meta.suspect || state.doubted;
+                chunks.push((chunk, ChunkMeta { suspect, ..state.meta.clone() }, state.table.clone()));
             }
         }
         Checkpoint { upto, chunks }

@@ -9,6 +9,9 @@ use cairn_chunkserver::core::record::Body;
 use cairn_chunkserver::core::table::Entry;
 use cairn_proto::block::zero_block_crc;
 
+/// Marks what a block silently became.
+const DIVERGED: Content = 1 << 61;
+
 impl Disk {
     /// Whether it may not be, or is known not to be, what it should, as of now.
     pub fn is_unclean(&self, chunk: u64) -> bool {
@@ -193,6 +196,41 @@ impl Disk {
         }
         self.state(chunk)?.unverified = false;
         Ok(())
+    }
+
+    /// Verifies some blocks from this one on: where the next ones begin, bytes read, how many are bad.
+    pub fn verify_step(&mut self, chunk: u64, from: u32) -> (Option<u32>, u64, usize) {
+        const STEP: u32 = 3;
+        let Some((first, count)) = self.chunks.get(&chunk).and_then(|s| s.table.run(from, STEP)) else {
+            return (None, 0, 0);
+        };
+        let is_bad = |b: &u32| self.read(chunk, *b, 1).is_err();
+        let bad = (first..first + count).filter(is_bad).count();
+        (Some(first + count), u64::from(count) * 4096, bad)
+    }
+
+    /// All of a chunk has been read: what is bad is known.
+    pub fn verified(&mut self, chunk: u64) {
+        if let Some(state) = self.chunks.get_mut(&chunk) {
+            state.unverified = false;
+        }
+    }
+
+    /// A block silently becomes another one, with a checksum that fits. Returns what it was; `None`: it has no content.
+    pub fn diverge(&mut self, chunk: u64, block: u32) -> Option<Content> {
+        let entry = self.chunks.get(&chunk)?.table.get(block);
+        if entry.is_hole() || entry.is_unclean() {
+            return None;
+        }
+        let was = self.block(chunk, block);
+        self.write_block(chunk, block, was | DIVERGED);
+        self.chunks.get_mut(&chunk)?.table.set(block, Entry::data(checksum(was | DIVERGED), entry.version));
+        Some(was)
+    }
+
+    /// Whether a block that has silently become another one is anywhere.
+    pub fn has_diverged(&self, chunk: u64) -> bool {
+        self.contents(chunk).iter().any(|c| *c & DIVERGED != 0 && *c & (1 << 63) == 0)
     }
 
     /// Whether a block is what its checksum says.

@@ -48,6 +48,8 @@ pub struct Faults {
     /// Reads carry a flipped bit.
     pub corrupt: HashSet<u32>,
     pub full: bool,
+    /// There is no room for what is written from this offset of a chunk on.
+    pub full_from: Option<u32>,
     /// Probability of a passing fault with each request.
     pub random: f64,
     pub rng: Option<StdRng>,

@@ -99,6 +99,33 @@ async fn a_full_disk_is_told_once_by_fsync_and_to_later_writers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_at_which_no_write_arrived_is_not_asked_to_be_stable() {
+    let cluster = Cluster::start().await;
+    let file = cluster.path(|c| c.flush_delay = Duration::from_secs(60)).file(InodeId(1), 0);
+    cluster.state.lock().faults.full = true;
+    // Two writes of one chunk, and one of another, which is not synced with its write either.
+    for at in [0, 30_000, CHUNK + 7] {
+        assert!(file.try_write(at, &[1; 100]));
+    }
+    file.drain(false).await;
+    assert_eq!(file.fsync().await, Err(FsError::NoSpace));
+    assert_eq!(cluster.count("sync"), 0);
+    // Nothing is left over for the next one.
+    assert_eq!(file.fsync().await, Ok(()));
+    assert_eq!(cluster.count("sync"), 0);
+    // What of a piece did arrive is made stable, although the rest of it did not.
+    cluster.state.lock().faults.full = false;
+    cluster.state.lock().faults.full_from = Some(20_000);
+    for at in [0, 30_000] {
+        assert!(file.try_write(at, &[2; 100]));
+    }
+    file.drain(false).await;
+    assert_eq!(file.fsync().await, Err(FsError::NoSpace));
+    assert_eq!(cluster.count("sync"), 1);
+    assert_eq!(cluster.stable(1, 100), [2; 100]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_ends_with_an_error_at_its_deadline() {
     let cluster = Cluster::start().await;
     let path = cluster.path(|c| c.outage = Duration::from_millis(400));

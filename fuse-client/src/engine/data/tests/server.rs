@@ -86,7 +86,8 @@ fn handle(id: u32, s: &mut State, frame: &Frame, out: &Outbox) -> bool {
         other => panic!("unexpected {other:?}"),
     };
     *s.counts.entry(kind).or_default() += 1;
-    let (full, corrupt) = (s.faults.full, s.faults.corrupt.contains(&id));
+    let full = s.faults.full || s.faults.full_from.is_some_and(|from| frame.header.offset >= from);
+    let corrupt = s.faults.corrupt.contains(&id);
     let Some(chunk) = s.chunks.get_mut(&frame.header.chunk) else {
         return send(out, frame, Status::NoChunk, 0, &[], Bytes::new());
     };

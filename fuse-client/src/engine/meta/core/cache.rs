@@ -1,7 +1,7 @@
 //! Attributes and directory entries that may be answered without asking the master.
 //!
-//! Only while the session is exclusive: then nobody else changes anything, and the cache is exact as long as it
-//! follows this mount's own changes. Answers to questions and effects of changes reach the cache from several tasks, in
+//! While the session is exclusive nobody else changes anything, and the cache is exact as long as it follows this mount's own
+//! changes. Otherwise only what there is a lease on is kept (`leased`). Answers to questions and effects of changes reach the cache from several tasks, in
 //! any order; the `asked` mark keeps an answer that is older than a change from overwriting it.
 
 use bytes::Bytes;
@@ -9,6 +9,8 @@ use lru::LruCache;
 
 use super::directory::{Directory, ReadAhead};
 use super::entry_key::{EntryKey, Parts};
+use super::leased::Leased;
+use super::listings::Listings;
 use crate::engine::attr::FileAttr;
 
 /// How much is kept.
@@ -29,7 +31,7 @@ impl Default for Limits {
 }
 
 /// A moment in the cache's own time: how many changes it had seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asked(u64);
 
 /// What the cache says of a name.
@@ -52,15 +54,25 @@ pub struct PageEntry {
     pub attr: FileAttr,
 }
 
+/// The inode of a name, if there is one.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    inode: Option<u64>,
+    /// The lease on the directory under which it was stored; 0: the session was exclusive.
+    under: u64,
+}
+
 /// The cache.
 #[derive(Debug)]
 pub struct MetaCache {
     limits: Limits,
     enabled: bool,
     changes: u64,
+    pub(super) leased: Leased,
+    pub(super) listings: Listings,
     attrs: LruCache<u64, FileAttr>,
-    entries: LruCache<EntryKey, Option<u64>>,
-    directories: LruCache<u64, Directory>,
+    entries: LruCache<EntryKey, Entry>,
+    pub(super) directories: LruCache<u64, Directory>,
     /// When an inode (a directory: also its entries) was last changed from here.
     changed: LruCache<u64, u64>,
     /// The latest of those that were forgotten.
@@ -77,6 +89,8 @@ impl MetaCache {
             limits,
             enabled,
             changes: 0,
+            leased: Leased::default(),
+            listings: Listings::default(),
             attrs: LruCache::unbounded(),
             entries: LruCache::unbounded(),
             directories: LruCache::unbounded(),
@@ -86,16 +100,23 @@ impl MetaCache {
         }
     }
 
-    /// Whether anything may be kept: the session is exclusive.
+    /// Whether everything may be kept: the session is exclusive.
     pub fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Forgets everything; from now on things are kept, or not. Questions under way are not stored.
+    /// Attributes and entries kept.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.attrs.len(), self.entries.len())
+    }
+
+    /// Forgets everything; from now on everything is kept, or only what there is a lease on. Questions under way are not stored.
     pub fn reset(&mut self, enabled: bool) {
         self.enabled = enabled;
         self.changes += 1;
         self.changed_floor = self.changes;
+        self.leased.clear(enabled);
+        self.listings.clear();
         self.attrs.clear();
         self.entries.clear();
         self.directories.clear();
@@ -110,8 +131,9 @@ impl MetaCache {
 
     /// What is known of a name.
     pub fn lookup(&mut self, parent: u64, name: &[u8]) -> Found {
-        match self.entries.get(&(parent, name) as &dyn Parts) {
-            Some(Some(inode)) => self.attrs.get(inode).map_or(Found::Unknown, |a| Found::Inode(*a)),
+        let Some(under) = self.keeps_under(parent) else { return Found::Unknown };
+        match self.entries.get(&(parent, name) as &dyn Parts).filter(|e| e.under == under).map(|e| e.inode) {
+            Some(Some(inode)) => self.attr(inode).map_or(Found::Unknown, Found::Inode),
             Some(None) => Found::Nothing,
             None if self.directories.get(&parent).is_some_and(|d| d.complete) => {
                 // The kernel will keep it: what it keeps has to be named when it is to be forgotten.
@@ -124,17 +146,18 @@ impl MetaCache {
 
     /// The inode of a name, where it is known.
     pub fn inode_of(&mut self, parent: u64, name: &[u8]) -> Option<u64> {
-        *self.entries.get(&(parent, name) as &dyn Parts)?
+        let under = self.keeps_under(parent)?;
+        self.entries.get(&(parent, name) as &dyn Parts).filter(|e| e.under == under)?.inode
     }
 
     /// An inode's attributes, where they are known.
     pub fn attr(&mut self, inode: u64) -> Option<FileAttr> {
-        self.attrs.get(&inode).copied()
+        if self.may_keep(inode) { self.attrs.get(&inode).copied() } else { None }
     }
 
     /// The master's answer: an inode's attributes.
     pub fn learn_attr(&mut self, asked: Asked, attr: &FileAttr) {
-        if self.enabled && self.unchanged_since(asked, attr.inode) {
+        if self.may_keep(attr.inode) && self.unchanged_since(asked, attr.inode) {
             self.put_attr(attr);
         }
     }
@@ -144,7 +167,7 @@ impl MetaCache {
         if let Some(attr) = attr {
             self.learn_attr(asked, attr);
         }
-        if self.enabled && self.unchanged_since(asked, parent) {
+        if self.may_keep(parent) && self.unchanged_since(asked, parent) {
             self.put_entry(parent, name, attr.map(|a| a.inode));
         }
     }
@@ -152,7 +175,7 @@ impl MetaCache {
     /// The master's answer: a page of a directory that begins where the last one ended.
     /// False: it was changed meanwhile, ask for the page again.
     pub fn learn_page(&mut self, asked: Asked, directory: u64, page: &[PageEntry], end: bool) -> bool {
-        let fresh = self.enabled && self.unchanged_since(asked, directory);
+        let fresh = self.may_keep(directory) && self.unchanged_since(asked, directory);
         for entry in page {
             self.learn_attr(asked, &entry.attr);
             if fresh {
@@ -179,7 +202,7 @@ impl MetaCache {
         page: &[PageEntry],
         end: bool,
     ) {
-        if !self.enabled {
+        if !self.may_keep(directory) {
             return;
         }
         let known = self.directories.get_or_insert_mut(directory, Directory::default).continues_at(after);
@@ -199,7 +222,7 @@ impl MetaCache {
 
     /// A lookup in `directory` had to ask: what should be read ahead now.
     pub fn missed(&mut self, directory: u64) -> Option<ReadAhead> {
-        if !self.enabled {
+        if !self.may_keep(directory) {
             return None;
         }
         while self.directories.len() > self.limits.directories {
@@ -227,10 +250,12 @@ impl MetaCache {
     pub fn made(&mut self, parent: u64, name: &[u8], attr: &FileAttr, now: Option<&FileAttr>) {
         self.entries_changed(parent, now);
         self.stamp(attr.inode);
-        if self.enabled {
+        if self.may_keep(parent) {
             self.name_changed(parent, name, true);
-            self.put_attr(attr);
             self.put_entry(parent, name, Some(attr.inode));
+        }
+        if self.may_keep(attr.inode) {
+            self.put_attr(attr);
             if attr.is_directory() && attr.nlink <= 2 {
                 self.know_empty(attr.inode);
             }
@@ -243,7 +268,7 @@ impl MetaCache {
         if let Some(attr) = after {
             self.replace_attr(attr);
         }
-        if self.enabled {
+        if self.may_keep(parent) {
             self.name_changed(parent, name, false);
             self.put_entry(parent, name, None);
         }
@@ -263,15 +288,17 @@ impl MetaCache {
         if let Some(attr) = replaced {
             self.replace_attr(attr);
         }
-        if self.enabled {
+        if self.may_keep(from.0) {
             if !exchange {
                 self.name_changed(from.0, from.1, false);
             }
+            let back = replaced.filter(|_| exchange).map(|a| a.inode);
+            self.put_entry(from.0, from.1, back);
+        }
+        if self.may_keep(to.0) {
             if replaced.is_none() {
                 self.name_changed(to.0, to.1, true);
             }
-            let back = replaced.filter(|_| exchange).map(|a| a.inode);
-            self.put_entry(from.0, from.1, back);
             self.put_entry(to.0, to.1, Some(moved.inode));
         }
     }
@@ -281,7 +308,7 @@ impl MetaCache {
         self.stamp(attr.inode);
         if attr.nlink == 0 {
             self.attrs.pop(&attr.inode);
-        } else if self.enabled {
+        } else if self.may_keep(attr.inode) {
             self.put_attr(attr);
         }
     }
@@ -321,6 +348,7 @@ impl MetaCache {
 
     fn stamp(&mut self, inode: u64) {
         self.changes += 1;
+        self.listings.forget(inode);
         self.changed.put(inode, self.changes);
         while self.changed.len() > self.limits.directories {
             if let Some((_, at)) = self.changed.pop_lru() {
@@ -329,7 +357,7 @@ impl MetaCache {
         }
     }
 
-    fn unchanged_since(&self, asked: Asked, inode: u64) -> bool {
+    pub(super) fn unchanged_since(&self, asked: Asked, inode: u64) -> bool {
         self.changed.peek(&inode).copied().unwrap_or(0).max(self.changed_floor) <= asked.0
     }
 
@@ -345,13 +373,16 @@ impl MetaCache {
     }
 
     fn put_entry(&mut self, parent: u64, name: &[u8], inode: Option<u64>) {
-        self.entries.put(EntryKey { parent, name: name.into() }, inode);
+        let Some(under) = self.keeps_under(parent) else { return };
+        self.entries.put(EntryKey { parent, name: name.into() }, Entry { inode, under });
         while self.entries.len() > self.limits.entries {
-            let Some((key, inode)) = self.entries.pop_lru() else { break };
-            if let (Some(_), Some(d)) = (inode, self.directories.get_mut(&key.parent)) {
+            let Some((key, entry)) = self.entries.pop_lru() else { break };
+            if let (Some(_), Some(d)) = (entry.inode, self.directories.get_mut(&key.parent)) {
                 d.entries_lost();
             }
-            self.evicted.push((key.parent, key.name));
+            if entry.under == 0 {
+                self.evicted.push((key.parent, key.name));
+            }
         }
     }
 }

@@ -161,7 +161,7 @@ impl MetaCache {
 
     /// What a file is once the master has been told of writes.
     pub fn foresee_grow(&mut self, inode: u64, size: u64, mtime: Option<Timestamp>) -> Option<FileAttr> {
-        let mut attr = self.attr(inode).filter(FileAttr::is_regular)?;
+        let mut attr = self.attr(inode).filter(|a| self.enabled() && a.is_regular())?;
         attr.size = attr.size.max(size);
         if let Some(mtime) = mtime {
             attr.mtime = mtime;

@@ -7,5 +7,9 @@ pub mod directory;
 mod entry_key;
 pub mod failures;
 pub mod foresee;
+mod leased;
+#[cfg(test)]
+mod leased_tests;
+mod listings;
 pub mod numbers;
 pub mod window;

@@ -1,14 +1,14 @@
 //! The operations that were sent and not answered.
 //!
 //! The master keeps the reply to operation `id` in slot `id mod 256` of the session, so that it can give the
-//! same answer again. An operation may therefore start only when the one 256 before it has been answered:
-//! the window is one of ids, not a count.
+//! same answer again. So no two unanswered operations may have ids with one slot: an id whose slot is taken (by a change that waits
+//! for others' leases, say) is left out.
 
 use std::collections::BTreeMap;
 
 use cairn_proto::rpc;
 
-/// Width of the window.
+/// Unanswered operations, at most.
 pub const WINDOW: u64 = 256;
 
 /// Unanswered operations in order of their ids, each with whoever waits for the answer.
@@ -27,16 +27,23 @@ impl<W> Default for Window<W> {
 impl<W> Window<W> {
     /// Whether an operation may start now.
     pub fn has_room(&self) -> bool {
-        self.unanswered.first_key_value().is_none_or(|(oldest, _)| self.next < oldest + WINDOW)
+        (self.unanswered.len() as u64) < WINDOW
     }
 
     /// Starts an operation and returns it as it goes over the wire. Only when there [is room](Self::has_room).
-    /// `at`: when it was carried out here, if it was.
-    pub fn start(&mut self, op: rpc::op::Op, at: Option<rpc::Time>, waiter: W) -> rpc::Op {
+    /// `at`: when it was carried out here, if it was. `lease`: leases are asked for with it.
+    pub fn start(&mut self, op: rpc::op::Op, at: Option<rpc::Time>, lease: bool, waiter: W) -> rpc::Op {
         debug_assert!(self.has_room());
+        let oldest = self.unanswered.first_key_value().map_or(self.next, |(id, _)| *id);
+        // Usually they are all within one window, and no two can have one slot.
+        while self.next >= oldest + WINDOW
+            && self.unanswered.keys().any(|id| id % WINDOW == self.next % WINDOW)
+        {
+            self.next += 1;
+        }
         let id = self.next;
         self.next += 1;
-        let op = rpc::Op { id, at, op: Some(op) };
+        let op = rpc::Op { id, at, lease, op: Some(op) };
         self.unanswered.insert(id, (op.clone(), waiter));
         op
     }
@@ -46,9 +53,10 @@ impl<W> Window<W> {
         self.next - 1
     }
 
-    /// Whether everything up to and including this id has been answered.
+    /// Whether everything up to and including this id has been answered that was carried out here before it was sent. The
+    /// callers of all others are still waiting.
     pub fn settled(&self, id: u64) -> bool {
-        self.unanswered.first_key_value().is_none_or(|(oldest, _)| *oldest > id)
+        !self.unanswered.range(..=id).any(|(_, (op, _))| op.at.is_some())
     }
 
     /// An answer arrived: the operation and its waiter. None for an answer to nothing, or a second one.
@@ -100,6 +108,12 @@ pub fn changes(op: &rpc::op::Op) -> bool {
         | Op::AllocChunks(_)
         | Op::ReplicaFailed(_)
         | Op::ReserveInodes(_)
+        | Op::Lock(_)
+        | Op::Unlock(_)
+        | Op::TestLock(_)
+        | Op::CancelLock(_)
+        | Op::HoldLocks(_)
+        | Op::TakeLocks(_)
         | Op::Barrier(_) => false,
     }
 }
@@ -115,25 +129,29 @@ mod tests {
     #[test]
     fn an_old_unanswered_operation_keeps_its_slot() {
         let mut w = Window::default();
+        let here = Some(rpc::Time::default());
         for n in 0..WINDOW {
             assert!(w.has_room());
-            assert_eq!(w.start(op(), None, n).id, n + 1);
+            assert_eq!(w.start(op(), here, false, n).id, n + 1);
         }
         assert!(!w.has_room());
         assert!(w.finish(2).is_some());
-        assert!(!w.has_room(), "slot 1 is still taken");
         assert!(!w.settled(1) && !w.settled(2), "what comes after an unanswered one is not settled");
-        assert_eq!(w.finish(1).map(|(_, waiter)| waiter), Some(0));
         assert!(w.has_room());
+        assert_eq!(w.start(op(), None, false, 0).id, WINDOW + 2, "slot 1 is still taken");
+        assert!(!w.has_room());
+        assert_eq!(w.finish(1).map(|(_, waiter)| waiter), Some(0));
         assert!(w.finish(1).is_none(), "answered twice");
         assert!(w.settled(2) && !w.settled(3));
+        (3..=WINDOW).for_each(|id| drop(w.finish(id)));
+        assert!(w.settled(WINDOW + 2), "whose caller waits for it himself");
     }
 
     #[test]
     fn what_is_unanswered_is_sent_again_in_order() {
         let mut w = Window::default();
         for n in 0..5 {
-            w.start(op(), None, n);
+            w.start(op(), None, false, n);
         }
         w.finish(3);
         assert_eq!(w.unanswered().map(|o| o.id).collect::<Vec<_>>(), [1, 2, 4, 5]);

@@ -23,6 +23,8 @@ pub struct FakeServer {
     pub rack: &'static str,
     /// In thousandths of a core.
     pub load: u32,
+    /// Its disk, and what is on it that is none of its replicas, in bytes; (0, 0): one that never fills.
+    pub disk: (u64, u64),
     /// Nothing gets from it to the master, or the other way.
     pub cut: bool,
     pub link: Option<LinkId>,
@@ -43,6 +45,16 @@ pub struct FakeServer {
 }
 
 impl FakeServer {
+    /// What its heartbeat says of its disk when each replica has so many bytes.
+    pub fn disk(&self, bytes: u64) -> rpc::Disk {
+        let (total_bytes, others) = self.disk;
+        if total_bytes == 0 {
+            return rpc::Disk { total_bytes: 1 << 40, free_bytes: 1 << 39, ..Default::default() };
+        }
+        let used = others + self.replicas.len() as u64 * bytes;
+        rpc::Disk { total_bytes, free_bytes: total_bytes.saturating_sub(used), ..Default::default() }
+    }
+
     pub fn digest(&self) -> u64 {
         self.replicas.iter().fold(0, |sum, (c, r)| sum.wrapping_add(replica_hash(*c, r.epoch)))
     }

@@ -1,9 +1,11 @@
 //! The cluster core against fake chunkservers.
 
+mod balance;
 mod detection;
 mod fake;
 mod orders;
 mod planning;
 mod random;
+mod room;
 mod scenarios;
 mod world;

@@ -28,11 +28,20 @@ fn copies_keep_to_the_rate() {
     w.kill(0, true);
     w.run(1_000);
     let at_first = short(&w);
-    assert!(at_first > 30, "{at_first}");
+    assert!(at_first > 50, "{at_first}");
+    w.run(2_000);
+    let after_two = short(&w);
+    assert!((at_first - 6..at_first).contains(&after_two), "they begin slowly: {after_two} of {at_first}");
+    w.run(5_000);
     // 64 MiB a second for each of five servers: five chunks a second.
+    let before = short(&w);
     w.run(4_000);
-    let done = at_first - short(&w);
-    assert!((15..=25).contains(&done), "{done} of {at_first}");
+    let done = before - short(&w);
+    assert!((15..=25).contains(&done), "{done} of {before}");
+    let told = w.cluster.repair_status();
+    assert!(told.done as usize >= at_first - short(&w), "{told:?}");
+    assert_eq!(told.copied_bytes, told.done * (64 << 20));
+    assert!(told.allowed_bytes >= told.copied_bytes * 9 / 10, "{told:?}");
     w.run(60_000);
     assert_eq!(short(&w), 0);
 }

@@ -232,7 +232,7 @@ impl World {
         fake.beats.insert(fake.next_beat, now);
         let heartbeat = rpc::Heartbeat {
             seq: fake.next_beat,
-            disks: vec![rpc::Disk { total_bytes: 1 << 40, free_bytes: 1 << 39, ..Default::default() }],
+            disks: vec![fake.disk(self.store.chunk_bytes)],
             chunks: fake.replicas.len() as u64,
             load_permille: fake.load,
             digest: fake.digest(),

@@ -147,7 +147,7 @@ fn neighbours_are_the_next_files_with_a_first_chunk() {
     for (file, from, count) in [(0, 0, 1), (2, 1, 4), (3, 0, 2), (4, 0, 1), (5, 0, 1)] {
         n.run(alloc(files[file], from, count));
     }
-    n.attr(Body::Grow(rpc::Grow { inode: files[3], size: 77, mtime: None, atime: None }));
+    n.attr(Body::Grow(rpc::Grow { inode: files[3], size: 77, ..rpc::Grow::default() }));
     let mut ask = |inode: u64, neighbours: u32| {
         let get = Body::GetChunks(rpc::GetChunks { inode, from: 0, count: 1, neighbours });
         let Some(Body2::Chunks(found)) = n.run(get).result else { panic!() };
@@ -166,10 +166,16 @@ fn writing_grows_and_never_shrinks() {
     let mut n = Namespace::new();
     let file = n.attr(make(ROOT, "f", FILE)).inode;
     let time = rpc::Time { secs: 50, nanos: 7 };
-    let grow = |size| Body::Grow(rpc::Grow { inode: file, size, mtime: Some(time), atime: None });
+    let told = rpc::Grow { inode: file, mtime: Some(time), ..rpc::Grow::default() };
+    let grow = |size| Body::Grow(rpc::Grow { size, ..told });
     let attr = n.attr(grow(10));
     assert_eq!((attr.size, attr.mtime, attr.ctime), (10, Some(time), Some(time)));
     assert_eq!(n.attr(grow(5)).size, 10);
+    let append = |append| Body::Grow(rpc::Grow { append, ..told });
+    assert_eq!(n.attr(append(7)).size, 17);
+    assert_eq!(n.attr(append(7)).size, 24);
+    assert_eq!(n.errno(append(u64::MAX)), errno::EFBIG.0);
+    assert_eq!(n.errno(append(i64::MAX as u64)), errno::EFBIG.0);
 }
 
 #[test]

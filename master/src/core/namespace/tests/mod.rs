@@ -55,7 +55,8 @@ impl Namespace {
             space: rpc::StatfsReply::default(),
             events: Vec::new(),
         };
-        let reply = execute(&mut scratch, &mut context, &rpc::Op { id: 1, op: Some(body), at: None });
+        let reply =
+            execute(&mut scratch, &mut context, &rpc::Op { id: 1, op: Some(body), ..rpc::Op::default() });
         self.events = context.events;
         let (batch, counters) = scratch.into_batch();
         assert!(reply.errno == 0 || batch.is_empty(), "a failed operation left something");

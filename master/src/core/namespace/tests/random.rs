@@ -119,7 +119,11 @@ fn a_group_has_the_outcome_of_its_operations_one_by_one() {
                 space: rpc::StatfsReply::default(),
                 events: Vec::new(),
             };
-            super::execute(&mut scratch, &mut context, &rpc::Op { id: 1, op: Some(op), at: None });
+            super::execute(
+                &mut scratch,
+                &mut context,
+                &rpc::Op { id: 1, op: Some(op), ..rpc::Op::default() },
+            );
         }
         let (batch, counters) = scratch.into_batch();
         let mut store = grouped.store.clone();

@@ -1,20 +1,33 @@
-//! How long clients wait for their answers.
+//! How long requests take until they are answered.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::monitor::Value;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Four for each doubling, from a microsecond to over an hour.
 const BUCKETS: usize = 128;
+/// A histogram shows times from 2^6 to 2^24 microseconds.
+const SHORTEST: usize = 6;
+const LONGEST: usize = 24;
 
-/// Counts of times, by size.
+/// Counts of times, by size, since the start.
 #[derive(Debug)]
 pub struct Latency {
-    buckets: [AtomicU32; BUCKETS],
+    buckets: [AtomicU64; BUCKETS],
+    /// Microseconds in all.
+    sum: AtomicU64,
+    /// The counts at the last look.
+    looked: Mutex<[u64; BUCKETS]>,
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| AtomicU32::new(0)) }
+        Self {
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            sum: AtomicU64::new(0),
+            looked: Mutex::new([0; BUCKETS]),
+        }
     }
 }
 
@@ -23,20 +36,38 @@ impl Latency {
     pub fn record(&self, took: Duration) {
         let us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         self.buckets[bucket(us)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(us.into(), Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> [u64; BUCKETS] {
+        std::array::from_fn(|n| self.buckets[n].load(Ordering::Relaxed))
     }
 
     /// At most so many microseconds 99 of 100 took since the last call; 0: there were none.
     pub fn take_p99(&self) -> u32 {
-        let counts: Vec<u64> = self.buckets.iter().map(|b| b.swap(0, Ordering::Relaxed).into()).collect();
-        let all: u64 = counts.iter().sum();
-        let mut beyond = all / 100;
-        for (n, count) in counts.iter().enumerate().rev() {
-            if *count > beyond {
+        let now = self.counts();
+        let before = std::mem::replace(&mut *self.looked.lock(), now);
+        let since = |n: usize| now[n] - before[n];
+        let mut beyond = (0..BUCKETS).map(since).sum::<u64>() / 100;
+        for n in (0..BUCKETS).rev() {
+            if since(n) > beyond {
                 return most(n);
             }
-            beyond -= count;
+            beyond -= since(n);
         }
         0
+    }
+
+    /// All of them, in doublings.
+    pub fn histogram(&self) -> Value {
+        let counts = self.counts();
+        let bounds = (SHORTEST..LONGEST).map(|doublings| (doublings - 1) * 4 + 3);
+        let until = |n: usize| counts[..=n].iter().sum::<u64>();
+        Value::Histogram {
+            buckets: bounds.map(|n| (f64::from(most(n)) / 1e6, until(n))).collect(),
+            sum: self.sum.load(Ordering::Relaxed) as f64 / 1e6,
+            count: counts.iter().sum(),
+        }
     }
 }
 
@@ -87,5 +118,17 @@ mod tests {
         l.record(Duration::from_millis(50));
         assert!(l.take_p99() >= 50_000, "few answers: the slowest");
         assert_eq!(l.take_p99(), 0, "since the last call");
+    }
+
+    #[test]
+    fn a_histogram_has_all_there_ever_was() {
+        let l = Latency::default();
+        (0..3).for_each(|_| l.record(Duration::from_micros(100)));
+        l.take_p99();
+        l.record(Duration::from_secs(3_000));
+        let Value::Histogram { buckets, sum, count } = l.histogram() else { panic!("no histogram") };
+        assert!(count == 4 && (sum - 3_000.000_3).abs() < 1e-6, "{count} {sum}");
+        assert!(buckets.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1), "{buckets:?}");
+        assert!(buckets[0] == (127e-6, 3) && buckets.last().is_some_and(|b| b.1 == 3), "{buckets:?}");
     }
 }
