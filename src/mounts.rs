@@ -28,7 +28,10 @@ fn parse(line: &[u8]) -> Option<Mounted> {
         return None;
     }
     let source = String::from_utf8_lossy(fields.get(separator + 2)?).into_owned();
-    let masters = source.trim_start_matches("cairn:").split(',').filter(|m| m.contains(':'));
+    let masters = source.trim_start_matches("cairn:");
+    // The directory that is mounted may stand behind them.
+    let masters = masters.split_once(":/").map_or(masters, |(masters, _)| masters);
+    let masters = masters.split(',').filter(|m| m.contains(':'));
     Some(Mounted { dir: unescape(fields.get(4)?), masters: masters.map(str::to_owned).collect() })
 }
 
@@ -121,6 +124,9 @@ mod tests {
         let line = b"40 30 0:50 / /mnt/a\\040b rw,relatime shared:9 - fuse.cairn cairn:10.0.0.1:1,[::1]:2 rw,user_id=0";
         let want =
             Mounted { dir: "/mnt/a b".into(), masters: vec!["10.0.0.1:1".to_owned(), "[::1]:2".to_owned()] };
+        assert_eq!(parse(line), Some(want));
+        let line = b"40 30 0:50 / /m rw - fuse.cairn cairn:h:1,i:2:/a,b:/c rw";
+        let want = Mounted { dir: "/m".into(), masters: vec!["h:1".to_owned(), "i:2".to_owned()] };
         assert_eq!(parse(line), Some(want));
         assert_eq!(parse(b"22 1 8:1 / / rw - ext4 /dev/root rw"), None);
         assert_eq!(parse(b""), None);

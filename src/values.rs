@@ -65,6 +65,30 @@ pub fn addresses(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The masters' addresses, with commas between them.
+    pub masters: String,
+    /// The directory of the cluster that becomes the mount's root: `/` and its names.
+    pub directory: String,
+}
+
+/// One or more [`address`]es with commas between them, and perhaps a directory behind them: `host:port:/sub/dir`.
+pub fn target(text: &str) -> Result<Target, String> {
+    let (masters, directory) = match text.find(":/") {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, "/"),
+    };
+    let names: Vec<&str> = directory.split('/').filter(|n| !matches!(*n, "" | ".")).collect();
+    if names.contains(&"..") {
+        return Err(format!(
+            "{directory:?} has \"..\" in it; write the directory as it is seen from the root"
+        ));
+    }
+    Ok(Target { masters: addresses(masters)?, directory: format!("/{}", names.join("/")) })
+}
+
 /// Bytes for people: `1.5 GiB`.
 pub fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -114,6 +138,21 @@ mod tests {
         }
         assert!(addresses("a:1,b:2").is_ok());
         assert!(addresses("a:1,").is_err());
+    }
+
+    #[test]
+    fn a_directory_may_stand_behind_the_masters() {
+        let is = |text: &str, masters: &str, directory: &str| {
+            let want = Target { masters: masters.to_owned(), directory: directory.to_owned() };
+            assert_eq!(target(text), Ok(want), "{text}");
+        };
+        is("a:1", "a:1", "/");
+        is("a:1:/", "a:1", "/");
+        is("a:1,[::1]:2:/x//y/./z/", "a:1,[::1]:2", "/x/y/z");
+        is("a:1:/with:/colon", "a:1", "/with:/colon");
+        for bad in ["/x", "a:/x", "a:1/x", ":/x", "a:1:x", "a:1:/x/../y", "a:1,:/x"] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

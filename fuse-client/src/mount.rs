@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_proto::InodeId;
 use cairn_proto::monitor::Monitor;
 use tokio::sync::mpsc;
 
@@ -48,6 +49,8 @@ impl OnOutage {
 pub struct MountConfig {
     /// "host:port" of each master.
     pub masters: Vec<String>,
+    /// The directory of the cluster that becomes the mount's root: "/", or "/" and names with "/" between them.
+    pub root: String,
     /// An empty directory.
     pub dir: PathBuf,
     /// How it is mounted.
@@ -80,7 +83,14 @@ pub async fn run(
     in_thread(move || check(&dir)).await??;
     config.monitor.starting("no master has welcomed this mount yet");
     let engine = Engine::start(engine_config(&config)).await?;
-    let source = format!("cairn:{}", config.masters.join(","));
+    let root = match directory(&engine, &config.root).await {
+        Ok(root) => root,
+        Err(e) => {
+            let _ = engine.stop().await;
+            return Err(e);
+        }
+    };
+    let source = source(&config);
     let (dir, options) = (config.dir.clone(), config.options.clone());
     let device = in_thread(move || {
         let device = mount(&dir, &source, &options)?;
@@ -93,7 +103,7 @@ pub async fn run(
         }
     })
     .await??;
-    let mut ended = match start_threads(device, &engine, &config) {
+    let mut ended = match start_threads(device, &engine, root, &config) {
         Ok(ended) => ended,
         Err(e) => {
             let _ = detach(&config.dir);
@@ -117,6 +127,28 @@ async fn in_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     tokio::task::spawn_blocking(work).await.map_err(|e| MountError::System(io::Error::other(e)))
 }
 
+/// What the mount table shows.
+fn source(config: &MountConfig) -> String {
+    let masters = config.masters.join(",");
+    if config.root == "/" { format!("cairn:{masters}") } else { format!("cairn:{masters}:{}", config.root) }
+}
+
+/// The inode of a directory of the cluster, from its path.
+async fn directory(engine: &Engine, path: &str) -> Result<u64, MountError> {
+    let mut inode = InodeId::ROOT.0;
+    let mut so_far = String::new();
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        so_far = format!("{so_far}/{name}");
+        let failed = |source| MountError::Root { path: path.to_owned(), source };
+        match engine.lookup(inode, name.as_bytes()).await.map_err(failed)? {
+            Some(attr) if attr.is_directory() => inode = attr.inode,
+            Some(_) => return Err(MountError::RootNotADirectory(so_far)),
+            None => return Err(MountError::RootMissing(so_far)),
+        }
+    }
+    Ok(inode)
+}
+
 fn engine_config(config: &MountConfig) -> EngineConfig {
     let first_line = |path| std::fs::read_to_string(path).map(|s| s.trim().to_owned()).unwrap_or_default();
     EngineConfig {
@@ -135,12 +167,13 @@ fn engine_config(config: &MountConfig) -> EngineConfig {
 fn start_threads(
     device: OwnedFd,
     engine: &Arc<Engine>,
+    root: u64,
     config: &MountConfig,
 ) -> Result<mpsc::Receiver<()>, MountError> {
     let runtime = tokio::runtime::Handle::current();
-    let adapter = Adapter::new(engine.clone(), runtime.clone());
+    let adapter = Adapter::new(engine.clone(), root, runtime.clone());
     let device = Arc::new(device);
-    let kernel = Arc::new(KernelCaches { device: device.clone(), adapter: Arc::downgrade(&adapter) });
+    let kernel = Arc::new(KernelCaches { device: device.clone(), root, adapter: Arc::downgrade(&adapter) });
     adapter.set_kernel(kernel.clone());
     engine.set_upper_caches(kernel);
     let (alive, ended) = mpsc::channel(1);

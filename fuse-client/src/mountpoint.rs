@@ -63,6 +63,20 @@ pub enum MountError {
     /// No master could be reached, or it refused.
     #[error("the cluster cannot be reached: {0}; check the address, and that the master runs")]
     Cluster(#[from] ConnectError),
+    /// The directory of the cluster to be mounted is not there.
+    #[error("the cluster has no directory {0}; mount its root and make it there")]
+    RootMissing(String),
+    /// It is something else.
+    #[error("{0} in the cluster is not a directory; only directories can be mounted")]
+    RootNotADirectory(String),
+    /// It could not be looked up.
+    #[error("the directory {path} cannot be looked up in the cluster: {source}")]
+    Root {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: crate::engine::FsError,
+    },
     /// Data could not be written back at the end.
     #[error("not everything could be written back: {0}")]
     WriteBack(#[from] crate::engine::FsError),
@@ -86,6 +100,9 @@ impl MountError {
             | Self::NotPermitted(_)
             | Self::Mount { .. }
             | Self::Unmount { .. }
+            | Self::RootMissing(_)
+            | Self::RootNotADirectory(_)
+            | Self::Root { .. }
             | Self::Cluster(_) => 32,
         }
     }

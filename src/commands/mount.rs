@@ -14,14 +14,17 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Flags of `cairn mount`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The masters
-    #[arg(value_name = "ADDR,…", value_parser = values::addresses)]
-    pub masters: String,
+    /// The masters, and the directory of the cluster to be mounted [default: its root]
+    #[arg(value_name = "ADDR,…[:/DIR]", value_parser = values::target)]
+    pub target: values::Target,
     /// An empty directory
     pub dir: PathBuf,
     /// Run in the background; returns once the mount answers
     #[arg(short = 'd', long, env = "CAIRN_DETACH", hide_env_values = true)]
     pub detach: bool,
+    /// Refuse all changes, as does `-o ro`
+    #[arg(long, env = "CAIRN_READ_ONLY", hide_env_values = true)]
+    pub read_only: bool,
     /// Questions over HTTP
     #[command(flatten)]
     pub http: http::Args,
@@ -85,10 +88,13 @@ pub fn run(args: Args, in_background: bool) -> Result<(), Failure> {
         return Ok(());
     }
     mounts::clear_dead(&dir);
+    let mut options = options(&args.tuning.options)?;
+    options.read_only |= args.read_only;
     let config = MountConfig {
-        masters: args.masters.split(',').map(str::to_owned).collect(),
+        masters: args.target.masters.split(',').map(str::to_owned).collect(),
+        root: args.target.directory,
         dir,
-        options: options(&args.tuning.options)?,
+        options,
         memory: usize::try_from(args.tuning.memory).unwrap_or(usize::MAX),
         on_outage: args.tuning.on_outage,
         threads: args.tuning.threads as usize,

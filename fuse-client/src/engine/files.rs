@@ -24,6 +24,8 @@ pub struct OpenOptions {
     pub direct: bool,
     /// O_SYNC or O_DSYNC: writes return when they are stable.
     pub sync: bool,
+    /// For writing.
+    pub write: bool,
     /// O_TRUNC.
     pub truncate: bool,
     /// With `truncate`: the opener may not keep suid and sgid.
@@ -73,7 +75,7 @@ impl Engine {
     /// # Errors
     /// Those of the master; outages.
     pub async fn open(&self, inode: u64, options: OpenOptions) -> Result<FileHandle, FsError> {
-        if options.truncate {
+        if options.write || options.truncate {
             self.changeable()?;
         }
         let handle = FileHandle::new(self.hold_existing(inode).await?, options);

@@ -12,6 +12,8 @@ pub(super) const OLDEST_MINOR: u32 = 33;
 
 /// Length of the header of a request, and of an answer.
 pub(super) const IN_HEADER: usize = 40;
+/// What the kernel calls the root of any mount.
+pub(super) const ROOT_NODE: u64 = 1;
 pub(super) const OUT_HEADER: usize = 16;
 /// How long the kernel may use what it is told.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,15 +13,15 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::abi::{Keep, opcode};
+use super::abi::{Keep, ROOT_NODE, opcode};
 use super::answer::Answer;
 use super::device::{Buffers, Request};
 use super::interrupts::Interrupts;
 use super::linger::Linger;
 use super::notify::KernelCaches;
-use super::operation::Operation;
+use super::operation::{Header, Operation};
 use super::requests::{Asked, Requests};
-use crate::engine::{DirHandle, Engine, FileHandle};
+use crate::engine::{DirHandle, Engine, FileHandle, FsError};
 
 /// How long the kernel may keep what it is told while this is the only mount, seconds. It is told when that ends.
 const KEEP: Duration = Duration::from_secs(3600);
@@ -62,6 +62,8 @@ impl<T> Handles<T> {
 /// The adapter of one mount.
 pub(crate) struct Adapter {
     pub(super) engine: Arc<Engine>,
+    /// The inode of the mount's root, which the kernel knows as [`ROOT_NODE`].
+    pub(super) root: u64,
     pub(super) files: Handles<FileHandle>,
     pub(super) directories: Handles<DirHandle>,
     pub(super) interrupts: Interrupts,
@@ -77,9 +79,10 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(engine: Arc<Engine>, runtime: tokio::runtime::Handle) -> Arc<Self> {
+    pub(crate) fn new(engine: Arc<Engine>, root: u64, runtime: tokio::runtime::Handle) -> Arc<Self> {
         Arc::new(Self {
             engine,
+            root,
             files: Handles::default(),
             directories: Handles::default(),
             interrupts: Interrupts::default(),
@@ -114,8 +117,13 @@ impl Adapter {
     /// The inodes that the kernel knows.
     pub(super) fn known_inodes(&self) -> Vec<u64> {
         let mut inodes: Vec<_> = self.known.lock().keys().copied().collect();
-        inodes.push(cairn_proto::InodeId::ROOT.0);
+        inodes.push(self.root);
         inodes
+    }
+
+    /// The inode that the kernel means.
+    pub(super) fn inode(&self, node: u64) -> u64 {
+        if node == ROOT_NODE { self.root } else { node }
     }
 
     fn forgotten(&self, inodes: impl Iterator<Item = (u64, u64)>) {
@@ -133,7 +141,8 @@ impl Adapter {
     }
 
     /// Deals with a request: at once if it can be answered from memory, else in a task.
-    pub(super) fn process(self: &Arc<Self>, device: &Arc<OwnedFd>, request: Request) {
+    pub(super) fn process(self: &Arc<Self>, device: &Arc<OwnedFd>, mut request: Request) {
+        request.header.node = self.inode(request.header.node);
         let header = request.header;
         match request.operation() {
             Ok(Operation::Interrupt { unique }) => return self.interrupts.interrupt(unique),
@@ -263,15 +272,23 @@ impl Adapter {
             return Answer::Error(libc::EIO);
         };
         match self.carry_out(&header, operation).await {
-            Ok(answer) | Err(answer) => answer,
+            Ok(answer) | Err(answer) => self.unless_root_is_gone(&header, answer).await,
         }
     }
 
-    async fn carry_out(
-        &self,
-        h: &super::operation::Header,
-        operation: Operation<'_>,
-    ) -> Result<Answer, Answer> {
+    /// Of a name in the mount's root, that there is none: not when there is no root any more.
+    async fn unless_root_is_gone(&self, h: &Header, answer: Answer) -> Answer {
+        let none = matches!(answer, Answer::Entry(None) | Answer::Error(libc::ENOENT));
+        if none && h.node == self.root && h.node != ROOT_NODE {
+            let root = self.engine.getattr(self.root).await;
+            if let Err(e @ FsError::Refused { errno: libc::ESTALE, .. }) = root {
+                return e.into();
+            }
+        }
+        answer
+    }
+
+    async fn carry_out(&self, h: &Header, operation: Operation<'_>) -> Result<Answer, Answer> {
         match operation {
             Operation::Forget { .. } | Operation::BatchForget(_) | Operation::Interrupt { .. } => {
                 Ok(Answer::Nothing)

@@ -43,7 +43,12 @@ impl Adapter {
             left -= len;
             items.push(ListingItem {
                 name: item.name.clone(),
-                inode: item.inode,
+                // Nothing above the mount's root is shown.
+                inode: if &*item.name == b".." && directory.inode() == self.root {
+                    self.root
+                } else {
+                    item.inode
+                },
                 mode: item.mode,
                 next: (offset + n + 1) as u64,
                 attr: if plus && item.attr.is_some() { self.engine.listed_attr(item) } else { None },

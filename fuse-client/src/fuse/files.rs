@@ -11,8 +11,13 @@ fn has(flags: u32, flag: i32) -> bool {
     flags & flag.cast_unsigned() == flag.cast_unsigned()
 }
 
+fn reads_only(flags: u32) -> bool {
+    flags & libc::O_ACCMODE.cast_unsigned() == libc::O_RDONLY.cast_unsigned()
+}
+
 fn options(flags: u32, kill: u32) -> OpenOptions {
     OpenOptions {
+        write: !reads_only(flags),
         direct: has(flags, libc::O_DIRECT),
         // O_SYNC contains O_DSYNC.
         sync: has(flags, libc::O_DSYNC),
@@ -46,9 +51,8 @@ impl Adapter {
             // Others write too: every read has to come here.
             return direct;
         }
-        let read_only = flags & libc::O_ACCMODE.cast_unsigned() == libc::O_RDONLY.cast_unsigned();
         let caching = if has(flags, libc::O_DIRECT) { direct } else { fopen::KEEP_CACHE };
-        let flush = !read_only || self.engine.closes_matter(inode);
+        let flush = !reads_only(flags) || self.engine.closes_matter(inode);
         caching | if flush { 0 } else { fopen::NOFLUSH }
     }
 

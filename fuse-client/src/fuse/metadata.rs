@@ -51,7 +51,7 @@ impl Adapter {
                 Answer::Done
             }
             Operation::Rename { name, new_parent, new_name, flags } => {
-                engine.rename((h.node, name), (new_parent, new_name), flags).await?;
+                engine.rename((h.node, name), (self.inode(new_parent), new_name), flags).await?;
                 Answer::Done
             }
             Operation::Link { inode, name } => Answer::Entry(Some(engine.link(inode, h.node, name).await?)),

@@ -5,17 +5,24 @@ use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use super::abi::{Body, OUT_HEADER, notification};
+use super::abi::{Body, OUT_HEADER, ROOT_NODE, notification};
 use super::adapter::Adapter;
 use crate::engine::UpperCaches;
 
 /// The kernel's caches of this mount.
 pub(crate) struct KernelCaches {
     pub(crate) device: Arc<OwnedFd>,
+    /// The inode of the mount's root.
+    pub(crate) root: u64,
     pub(crate) adapter: Weak<Adapter>,
 }
 
 impl KernelCaches {
+    /// As the kernel knows an inode.
+    fn node(&self, inode: u64) -> u64 {
+        if inode == self.root { ROOT_NODE } else { inode }
+    }
+
     /// Returns false when the kernel does not know this kind of notification.
     fn notify(&self, code: i32, body: &[u8]) -> bool {
         let mut header = [0; OUT_HEADER];
@@ -37,13 +44,13 @@ impl KernelCaches {
     pub(super) fn inode(&self, inode: u64) {
         let mut b = Body::default();
         // From offset 0 to the end: attributes, and all pages.
-        b.u64(inode).u64(0).u64(0);
+        b.u64(self.node(inode)).u64(0).u64(0);
         self.notify(notification::INVAL_INODE, &b.0);
     }
 
     fn name(&self, parent: u64, name: &[u8]) {
         let mut b = Body::default();
-        b.u64(parent).u32(u32::try_from(name.len()).unwrap_or(0)).u32(0);
+        b.u64(self.node(parent)).u32(u32::try_from(name.len()).unwrap_or(0)).u32(0);
         b.0.extend_from_slice(name);
         b.0.push(0);
         self.notify(notification::INVAL_ENTRY, &b.0);
@@ -69,7 +76,7 @@ impl UpperCaches for KernelCaches {
     fn drop_attr(&self, inode: u64) {
         let mut b = Body::default();
         // A negative offset: no pages.
-        b.u64(inode).u64((-1i64).cast_unsigned()).u64(0);
+        b.u64(self.node(inode)).u64((-1i64).cast_unsigned()).u64(0);
         self.notify(notification::INVAL_INODE, &b.0);
     }
 
