@@ -198,8 +198,10 @@ fn one_full_disk_is_not_noticed_as_long_as_the_others_have_room() {
             file.sync_data().unwrap();
         }
     }
+    // It did become full. Copies that it gave up are deleted there, so that it need not be so now.
+    let said = fs::read_to_string(cluster.data().join("run/master.log")).unwrap();
+    assert!(said.contains("NO_SPACE"), "{said}");
     let (disk, server) = disk_of(&cluster.status(), &small);
-    assert!(disk["free_bytes"].as_u64().unwrap() < 16 << 20, "{disk:#}");
     assert_eq!((&disk["failed"], server["state"].as_str()), (&Value::Bool(false), Some("alive")));
     let second = cluster.second_mount("second", &[]);
     for (i, path, _) in &files {

@@ -6,6 +6,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Cluster, pattern};
@@ -95,6 +96,44 @@ fn a_file_removed_on_one_mount_lives_on_while_open_on_the_other() {
     let mut buffer = [0; 10];
     open.read_exact_at(&mut buffer, 0).unwrap();
     assert_eq!(&buffer, b"still here");
+}
+
+/// As editors save, and `git` moves its references: what is written beside it takes the name, in one step.
+#[test]
+fn a_file_that_is_replaced_all_the_time_is_there_for_the_other_mount() {
+    const ROUNDS: u64 = 300;
+    let cluster = Cluster::start();
+    let second = cluster.second_mount("second", &[]);
+    let (mount, there) = (cluster.mount(), second.dir().join("config"));
+    let replace = |round: u64| {
+        fs::write(mount.join("beside"), pattern(round, 100)).unwrap();
+        fs::rename(mount.join("beside"), mount.join("config")).unwrap();
+    };
+    replace(0);
+    let (written, read) = (AtomicU64::new(1), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while written.load(Ordering::SeqCst) < ROUNDS {
+                    let before = written.load(Ordering::SeqCst) - 1;
+                    // Opened, then looked at: both by what a look-up had found.
+                    let bytes = fs::read(&there).unwrap();
+                    let after = written.load(Ordering::SeqCst);
+                    assert!(
+                        (before..=after).any(|round| bytes == pattern(round, 100)),
+                        "of {before} to {after}"
+                    );
+                    assert_eq!(fs::symlink_metadata(&there).unwrap().len(), 100);
+                    read.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for round in 1..ROUNDS {
+            replace(round);
+            written.store(round + 1, Ordering::SeqCst);
+        }
+    });
+    assert!(read.load(Ordering::SeqCst) > 0);
 }
 
 #[test]

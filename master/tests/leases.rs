@@ -89,9 +89,45 @@ async fn what_is_open_is_told_with_the_acknowledgement_and_lives_on() {
     let gone = writer.reply().await;
     assert_eq!((gone.id, attr(&gone).nlink), (waiting, 0));
     let get = Body::GetAttr(rpc::GetAttr { inode: file.inode });
-    assert_eq!(reader.op(get.clone()).await.errno, 0, "it is open");
+    assert_eq!(reader.op(get).await.errno, 0, "it is open");
     reader.op(Body::Closed(rpc::Closed { inodes: vec![file.inode] })).await;
-    assert_eq!(reader.op(get).await.errno, 116);
+    until_gone(&mut reader, Some(&writer), file.inode).await;
+    master.stop().await;
+}
+
+/// Asks for an inode's attributes until they are refused as those of one that is gone; the other mount gives signs of life.
+async fn until_gone(mount: &mut Mount, other: Option<&Mount>, inode: u64) {
+    for _ in 0..200 {
+        if let Some(other) = other {
+            other.say(Msg::KeepAlive(rpc::KeepAlive::default())).await;
+        }
+        let reply = mount.op(Body::GetAttr(rpc::GetAttr { inode })).await;
+        if reply.errno == 116 {
+            return;
+        }
+        assert_eq!(attr(&reply).nlink, 0);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it is there for ever");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_just_looked_up_and_is_unlinked_elsewhere_stays_for_a_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::start(dir.path()).await;
+    let (mut reader, mut writer) = two(&master).await;
+    let [first, second] =
+        [attr(&writer.op(create(ROOT, "f")).await).inode, attr(&writer.op(create(ROOT, "g")).await).inode];
+    let unlink = |name: &str| rpc::Unlink { parent: ROOT, name: name.to_owned().into(), keep_open: false };
+    writer.op(Body::Unlink(unlink("f"))).await;
+    until_gone(&mut reader, Some(&writer), first).await;
+    // A master that starts anew does not forget to let it go.
+    writer.op(Body::Unlink(unlink("g"))).await;
+    let session = reader.session();
+    drop((reader, writer));
+    master.stop().await;
+    let master = Master::start(dir.path()).await;
+    until_gone(&mut master.resume(session).await, None, second).await;
     master.stop().await;
 }
 

@@ -65,19 +65,20 @@ impl Files {
         let fixed = rng.below(FIXED as u64) as usize;
         let cut = FIXED + rng.below(CUT as u64) as usize;
         let plain = FIXED + CUT + rng.below(PLAIN as u64) as usize;
-        match rng.below(21) {
-            0..=5 => self.read(rng, record, cells),
-            6..=10 => self.write(rng, record, cells),
-            11 if self.mapped => self.read_map(rng, record, fixed),
-            12 if self.mapped => self.write_map(rng, record, fixed),
-            13 => self.truncate(rng, record, cut),
-            14 => self.resize(record, plain),
-            15 => self.set_time(record, plain),
-            16 => self.set_mode(rng, record, plain),
-            17 => self.set_attribute(record, plain),
-            18 => self.measure(rng, record, cut),
-            _ => self.look(rng, record, plain),
-        }
+        let (what, result) = match rng.below(21) {
+            0..=5 => ("read", self.read(rng, record, cells)),
+            6..=10 => ("write", self.write(rng, record, cells)),
+            11 if self.mapped => ("read of a map", self.read_map(rng, record, fixed)),
+            12 if self.mapped => ("write to a map", self.write_map(rng, record, fixed)),
+            13 => ("truncation", self.truncate(rng, record, cut)),
+            14 => ("truncation of a plain file", self.resize(record, plain)),
+            15 => ("utimens", self.set_time(record, plain)),
+            16 => ("chmod", self.set_mode(rng, record, plain)),
+            17 => ("setxattr", self.set_attribute(record, plain)),
+            18 => ("fstat", self.measure(rng, record, cut)),
+            _ => ("look at attributes", self.look(rng, record, plain)),
+        };
+        result.map_err(|error| Error::new(error.kind(), format!("{what}: {error}")))
     }
 
     /// Sometimes through a handle that has just been opened, as programs do.

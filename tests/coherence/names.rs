@@ -33,14 +33,15 @@ impl Names {
     pub fn operate(&self, rng: &mut Rng, record: &mut Recorder) -> Result<()> {
         let name = rng.below(NAMES as u64) as usize;
         let other = (name + 1 + rng.below(NAMES as u64 - 1) as usize) % NAMES;
-        match rng.below(10) {
-            0..=1 => self.create(record, name),
-            2 => self.remove(record, name),
-            3 => self.rename(record, name, other),
-            4 => self.link(record, name),
-            5 => self.list(record),
-            _ => self.look(record, name),
-        }
+        let (what, result) = match rng.below(10) {
+            0..=1 => ("create", self.create(record, name)),
+            2 => ("unlink", self.remove(record, name)),
+            3 => ("rename", self.rename(record, name, other)),
+            4 => ("link", self.link(record, name)),
+            5 => ("readdir", self.list(record)),
+            _ => ("lstat", self.look(record, name)),
+        };
+        result.map_err(|error| Error::new(error.kind(), format!("{what} of n{name}: {error}")))
     }
 
     fn create(&self, record: &mut Recorder, name: usize) -> Result<()> {

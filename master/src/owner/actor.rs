@@ -155,6 +155,7 @@ impl State {
         let effects = self.sessions.tick(turn.now, &mut turn.scratch.counters.next_session);
         self.session_effects(turn, effects);
         self.lease_tick(turn);
+        self.end_lingering(turn);
         self.cluster_event(turn, Event::Tick);
         // A receiver that is gone needs no sender; its end is told by an event of its own.
         self.links.retain(|_, commands| !commands.is_closed());

@@ -9,12 +9,18 @@ use super::state::{State, put_reply, slot};
 use super::turn::{LazyRoom, Turn};
 use crate::core::cluster::{Event, Token};
 use crate::core::errno;
-use crate::core::namespace::{self, Context};
+use crate::core::namespace::{self, Context, NOBODY};
 use crate::core::sessions::ConnectionId;
 use crate::store::Room;
 
 /// Operations that are taken though the disk is full, until it is not. A mount has 256 under way at most.
 const MOST_OVER: u32 = 4096;
+
+/// How long an inode stays in company that has lost its last name: the time from the answer to a look-up to the question that
+/// the kernel asks next, on a busy machine.
+const LINGER_MS: u64 = 2_000;
+/// Inodes that stay at a time; beyond, the oldest go with the next tick.
+const MOST_LINGERING: usize = 16_384;
 
 impl State {
     /// An operation arrives.
@@ -104,13 +110,16 @@ impl State {
             chunk_size: self.identity.chunk_size,
             place: &mut || cluster.place(copies, &mut || random.next_u64()),
             space: space(cluster, &turn.room, op),
+            linger: self.sessions.record(session).is_some_and(|s| !s.exclusive),
             events: Vec::new(),
+            lingering: Vec::new(),
         };
         let reply = namespace::execute(&mut turn.scratch, &mut context, op);
-        let events = context.events;
+        let Context { events, lingering, .. } = context;
         if self.must_wait(turn, asked) {
             return None;
         }
+        self.lingering.extend(lingering.into_iter().map(|inode| (turn.now.plus(LINGER_MS), inode)));
         for event in events {
             self.cluster_event(turn, event);
         }
@@ -123,19 +132,53 @@ impl State {
         self.operations.remove(&session);
         self.leases.ended(session);
         self.end_locks(turn, session);
+        self.letting_go(turn, session, |turn, context| {
+            if let Err(e) = namespace::end_session(&mut turn.scratch, context, session) {
+                tracing::error!(session = session.0, "what an ended session held cannot be let go: {e}");
+            }
+        });
+    }
+
+    /// Inodes that have stayed long enough since they lost their last name go.
+    pub(super) fn end_lingering(&mut self, turn: &mut Turn<'_>) {
+        let over = self.lingering.len().saturating_sub(MOST_LINGERING);
+        let due = self.lingering.iter().take_while(|(until, _)| *until <= turn.now).count();
+        let inodes: Vec<u64> = self.lingering.drain(..due.max(over)).map(|(_, inode)| inode.0).collect();
+        if inodes.is_empty() {
+            return;
+        }
+        let op = rpc::Op { op: Some(Body::Closed(rpc::Closed { inodes })), ..rpc::Op::default() };
+        self.letting_go(turn, NOBODY, |turn, context| {
+            let reply = namespace::execute(&mut turn.scratch, context, &op);
+            if reply.errno != 0 {
+                tracing::error!(
+                    errno = reply.errno,
+                    "files without a name cannot be let go: {}",
+                    reply.detail
+                );
+            }
+        });
+    }
+
+    /// Runs what only takes away, and tells the cluster core what went.
+    fn letting_go(
+        &mut self,
+        turn: &mut Turn<'_>,
+        session: SessionId,
+        run: impl FnOnce(&mut Turn<'_>, &mut Context<'_>),
+    ) {
         let mut context = Context {
             session,
             now: turn.wall,
             copies: self.config.copies,
             chunk_size: self.identity.chunk_size,
-            // Nothing is placed when a session ends.
             place: &mut || Ok(Vec::new()),
             space: rpc::StatfsReply::default(),
+            linger: false,
             events: Vec::new(),
+            lingering: Vec::new(),
         };
-        if let Err(e) = namespace::end_session(&mut turn.scratch, &mut context, session) {
-            tracing::error!(session = session.0, "what an ended session held cannot be let go: {e}");
-        }
+        run(turn, &mut context);
         let events = context.events;
         for event in events {
             self.cluster_event(turn, event);

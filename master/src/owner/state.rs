@@ -1,9 +1,9 @@
 //! Everything the owner holds beside the store, and how it is restored from there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
-use cairn_proto::{ServerId, SessionId, rpc};
+use cairn_proto::{InodeId, ServerId, SessionId, rpc};
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) next_token: u64,
     /// Who holds and waits for which file locks. Those held are records of the store as well.
     pub(super) locks: cairn_locks::Table,
+    /// Inodes that have lost their last name, and until when they stay; the oldest first.
+    pub(super) lingering: VecDeque<(Millis, InodeId)>,
     /// Operations that were taken since the disk has been full.
     pub(super) over: u32,
     /// Whom to tell of changes of chunkservers' states, and how many there were.
@@ -123,6 +125,7 @@ impl State {
             reports: HashMap::new(),
             next_token: 1,
             locks: load_locks(store)?,
+            lingering: load_lingering(store)?.into_iter().map(|inode| (now, inode)).collect(),
             over: 0,
             watchers: Vec::new(),
             changes: 0,
@@ -199,6 +202,13 @@ fn load_servers(store: &dyn Store, at: Moment) -> Result<Vec<ServerRecord>, View
         let value = decode::<ServerValue>("a chunkserver", value)?;
         Ok(value.into_record(ServerId(u32::from_be_bytes(id)), at))
     })
+}
+
+/// What the master that ran before did not come to let go.
+fn load_lingering(store: &dyn Store) -> Result<Vec<InodeId>, ViewError> {
+    let of_nobody = |key: &[u8]| keys::tail_id(key) == Some(namespace::NOBODY.0);
+    let all = load(store, keys::OPENER, |key, _| of_nobody(key).then(|| id_of(key)).transpose())?;
+    Ok(all.into_iter().flatten().map(InodeId).collect())
 }
 
 fn load_locks(store: &dyn Store) -> Result<cairn_locks::Table, ViewError> {

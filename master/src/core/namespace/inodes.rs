@@ -5,7 +5,7 @@ use cairn_proto::InodeId;
 use cairn_proto::rpc::{self, reply::Result as Body2};
 
 use super::chunks;
-use super::{Context, Done, Fail, attr_reply};
+use super::{Context, Done, Fail, NOBODY, attr_reply};
 use crate::core::errno;
 use crate::core::keys;
 use crate::core::records::{self, Entry, Inode, S_IFDIR, S_IFLNK};
@@ -86,7 +86,9 @@ pub(super) fn put_entry(s: &mut Scratch<'_>, parent: InodeId, name: &[u8], entry
     s.put(keys::entry(parent, name), entry.encode());
 }
 
-/// Takes one name from a file. With its last name it goes, unless somebody holds it open.
+/// Takes one name from a file. With its last name it goes, unless somebody holds it open. In company it stays for a moment in any
+/// case: a kernel that has just been told of it asks for its attributes or opens it next. It takes one refusal for a name that
+/// has changed, but a second one in a row for an error.
 pub(super) fn drop_link(
     s: &mut Scratch<'_>,
     c: &mut Context<'_>,
@@ -103,7 +105,11 @@ pub(super) fn drop_link(
     if keep_open {
         s.put(keys::opener(inode, c.session), Bytes::new());
     }
-    if keep_open || has_opener(s, inode)? {
+    if c.linger {
+        s.put(keys::opener(inode, NOBODY), Bytes::new());
+        c.lingering.push(inode);
+    }
+    if keep_open || c.linger || has_opener(s, inode)? {
         store(s, inode, &mut record);
     } else {
         destroy(s, c, inode, &record)?;

@@ -26,6 +26,9 @@ pub use chunks::{chunk_record, garbage_record, put_chunk};
 pub use inodes::{has_opener, root};
 pub use open::end_session;
 
+/// No session has this id. It holds inodes that have just lost their last name and that no session holds.
+pub const NOBODY: SessionId = SessionId(0);
+
 /// Chooses servers for a new chunk.
 pub type Place<'a> = dyn FnMut() -> Result<Vec<ServerId>, PlaceError> + 'a;
 
@@ -43,8 +46,12 @@ pub struct Context<'a> {
     pub place: &'a mut Place<'a>,
     /// What statfs says, but for the number of files.
     pub space: rpc::StatfsReply,
+    /// Whether an inode whose last name goes stays for a moment ([`NOBODY`] holds it): other mounts may just have looked it up.
+    pub linger: bool,
     /// What the cluster core must be told, in order: chunks allocated and deleted.
     pub events: Vec<Event>,
+    /// Inodes that stay for a moment, for the caller to let go.
+    pub lingering: Vec<InodeId>,
 }
 
 /// Why an operation failed.
@@ -115,7 +122,7 @@ pub fn is_release(op: &Body) -> bool {
 /// Runs one operation.
 pub fn execute(scratch: &mut Scratch<'_>, context: &mut Context<'_>, op: &rpc::Op) -> rpc::Reply {
     scratch.savepoint();
-    let told = context.events.len();
+    let (told, lingered) = (context.events.len(), context.lingering.len());
     let outcome = match &op.op {
         Some(body) => dispatch(scratch, context, body),
         None => Err(Fail::Detail(errno::EINVAL, "an operation without content".into())),
@@ -130,6 +137,7 @@ pub fn execute(scratch: &mut Scratch<'_>, context: &mut Context<'_>, op: &rpc::O
         Err(fail) => {
             scratch.rollback();
             context.events.truncate(told);
+            context.lingering.truncate(lingered);
             let (errno, detail) = fail.parts();
             rpc::Reply { id: op.id, errno, detail, ..rpc::Reply::default() }
         }

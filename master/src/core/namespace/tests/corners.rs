@@ -78,6 +78,27 @@ fn an_unlinked_file_lives_until_it_is_closed() {
 }
 
 #[test]
+fn in_company_an_unlinked_file_stays_until_nobody_lets_it_go() {
+    let mut n = Namespace::new();
+    n.company = true;
+    let [kept, gone] = ["f", "g"].map(|name| n.attr(make(ROOT, name, FILE)).inode);
+    for name in ["f", "g"] {
+        assert_eq!(n.attr(unlink(ROOT, name, false)).nlink, 0);
+    }
+    assert_eq!((n.stat(kept).nlink, n.stat(gone).nlink), (0, 0), "a kernel may have just looked it up");
+    // One of them is opened by the other mount.
+    n.session = SessionId(2);
+    n.run(Body::Opened(rpc::Opened { inodes: vec![kept] }));
+    n.session = super::super::NOBODY;
+    n.run(Body::Closed(rpc::Closed { inodes: vec![kept, gone] }));
+    assert_eq!(n.stat(kept).nlink, 0);
+    assert_eq!(n.errno(Body::GetAttr(rpc::GetAttr { inode: gone })), errno::ESTALE.0);
+    n.session = SessionId(2);
+    n.run(Body::Closed(rpc::Closed { inodes: vec![kept] }));
+    assert_eq!((n.count(keys::INODE), n.count(keys::OPENER)), (1, 0));
+}
+
+#[test]
 fn a_session_that_ends_lets_go() {
     let mut n = Namespace::new();
     let mut op = rpc::Make { parent: ROOT, name: "f".into(), mode: FILE, ..rpc::Make::default() };
@@ -94,7 +115,9 @@ fn a_session_that_ends_lets_go() {
         chunk_size: 1 << 20,
         place: &mut || Ok(Vec::new()),
         space: rpc::StatfsReply::default(),
+        linger: false,
         events: Vec::new(),
+        lingering: Vec::new(),
     };
     end_session(&mut scratch, &mut context, n.session).unwrap();
     n.store.commit(scratch.into_batch().0).unwrap();

@@ -19,6 +19,8 @@ pub(super) struct Namespace {
     pub(super) store: MemoryStore,
     pub(super) counters: Counters,
     pub(super) session: SessionId,
+    /// Whether there are other mounts.
+    pub(super) company: bool,
     pub(super) now: rpc::Time,
     pub(super) events: Vec<Event>,
     /// What placing a chunk gives.
@@ -35,6 +37,7 @@ impl Namespace {
             store,
             counters: Counters::fresh(),
             session: SessionId(1),
+            company: false,
             now: rpc::Time { secs: 1, nanos: 0 },
             events: Vec::new(),
             servers: vec![ServerId(1), ServerId(2), ServerId(3)],
@@ -53,7 +56,9 @@ impl Namespace {
             chunk_size: 1 << 20,
             place: &mut || Ok(servers.clone()),
             space: rpc::StatfsReply::default(),
+            linger: self.company,
             events: Vec::new(),
+            lingering: Vec::new(),
         };
         let reply =
             execute(&mut scratch, &mut context, &rpc::Op { id: 1, op: Some(body), ..rpc::Op::default() });

@@ -117,7 +117,9 @@ fn a_group_has_the_outcome_of_its_operations_one_by_one() {
                 chunk_size: 1 << 20,
                 place: &mut || Ok(Vec::new()),
                 space: rpc::StatfsReply::default(),
+                linger: false,
                 events: Vec::new(),
+                lingering: Vec::new(),
             };
             super::execute(
                 &mut scratch,
