@@ -181,3 +181,86 @@ fn a_directory_that_is_not_there_is_named() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains(".."), "{}", text(&output));
 }
+
+/// Runs a command as another user than root, whose group may be root's.
+fn as_user(uid: u32, gid: u32, script: &str) -> std::process::ExitStatus {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", script]).uid(uid).gid(gid).stderr(std::process::Stdio::null());
+    command.status().unwrap()
+}
+
+fn owner(path: &Path) -> (u32, u32) {
+    let m = fs::symlink_metadata(path).unwrap();
+    (m.uid(), m.gid())
+}
+
+#[test]
+fn root_counts_as_nobody_where_it_is_squashed() {
+    let cluster = Cluster::start();
+    let whole = cluster.mount();
+    for (dir, mode) in [("open", 0o777), ("closed", 0o755), ("sticky", 0o1777), ("secret", 0o700)] {
+        fs::create_dir(whole.join(dir)).unwrap();
+        fs::set_permissions(whole.join(dir), fs::Permissions::from_mode(mode)).unwrap();
+        fs::write(whole.join(dir).join("of root"), "text").unwrap();
+    }
+    fs::write(whole.join("open/private"), "text").unwrap();
+    fs::set_permissions(whole.join("open/private"), fs::Permissions::from_mode(0o600)).unwrap();
+    let second = cluster.second_mount("squashed", &["--squash", "root", "-o", "allow_other"]);
+    let dir = second.dir();
+    // What it makes is nobody's, and nobody may do with it what owners may.
+    let own = dir.join("open/own");
+    fs::write(&own, "mine").unwrap();
+    fs::create_dir(dir.join("open/dir")).unwrap();
+    symlink("x", dir.join("open/link")).unwrap();
+    for name in ["own", "dir", "link"] {
+        assert_eq!(owner(&whole.join("open").join(name)), (65_534, 65_534), "{name}");
+    }
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(errno(std::os::unix::fs::chown(&own, Some(0), None)), libc::EPERM);
+    // What is root's is not.
+    assert_eq!(fs::read_to_string(dir.join("closed/of root")).unwrap(), "text");
+    let refused = [
+        ("read", errno(fs::read(dir.join("open/private"))), libc::EACCES),
+        ("write", errno(File::options().append(true).open(dir.join("closed/of root"))), libc::EACCES),
+        ("create", errno(fs::write(dir.join("closed/new"), "")), libc::EACCES),
+        ("remove", errno(fs::remove_file(dir.join("closed/of root"))), libc::EACCES),
+        ("rename", errno(fs::rename(dir.join("sticky/of root"), dir.join("open/x"))), libc::EPERM),
+        ("remove sticky", errno(fs::remove_file(dir.join("sticky/of root"))), libc::EPERM),
+        ("look into", errno(fs::metadata(dir.join("secret/of root"))), libc::EACCES),
+        ("list", errno(fs::read_dir(dir.join("secret"))), libc::EACCES),
+        (
+            "chmod",
+            errno(fs::set_permissions(dir.join("open"), fs::Permissions::from_mode(0o700))),
+            libc::EPERM,
+        ),
+        ("truncate", errno(truncate(&dir.join("closed/of root"))), libc::EACCES),
+    ];
+    for (what, errno, want) in refused {
+        assert_eq!(errno, want, "{what}");
+    }
+    fs::remove_file(dir.join("open/of root")).unwrap();
+    fs::rename(&own, dir.join("open/renamed")).unwrap();
+    // Others are who they are, but for the group of root.
+    assert!(as_user(1000, 1001, &format!("true > '{}'", dir.join("open/users").display())).success());
+    assert!(as_user(1000, 0, &format!("true > '{}'", dir.join("open/group").display())).success());
+    assert_eq!(owner(&whole.join("open/users")), (1000, 1001));
+    assert_eq!(owner(&whole.join("open/group")), (1000, 65_534));
+}
+
+#[test]
+fn everybody_counts_as_one_user_where_all_are_squashed() {
+    let cluster = Cluster::start();
+    let whole = cluster.mount();
+    fs::set_permissions(&whole, fs::Permissions::from_mode(0o777)).unwrap();
+    let flags = ["--squash", "all", "--anon-uid", "4321", "--anon-gid", "8765"];
+    let second = cluster.second_mount("squashed", &flags);
+    fs::write(second.dir().join("of root"), "").unwrap();
+    assert!(as_user(1000, 1000, &format!("true > '{}'", second.dir().join("users").display())).success());
+    for name in ["of root", "users"] {
+        assert_eq!(owner(&whole.join(name)), (4321, 8765), "{name}");
+    }
+    let wrong = cairn().args(["mount", "127.0.0.1:1", "/mnt/x", "--squash", "some"]).output().unwrap();
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong).contains("some") && text(&wrong).contains("root"), "{}", text(&wrong));
+}

@@ -8,7 +8,9 @@ mod fuse;
 mod mount;
 mod mountpoint;
 pub mod options;
+mod squash;
 
 pub use mount::{MountConfig, OnOutage, run};
 pub use mountpoint::{MountError, unmount};
 pub use options::MountOptions;
+pub use squash::{Squash, Squashed};

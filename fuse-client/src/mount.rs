@@ -15,6 +15,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::fuse::{Adapter, KernelCaches, clone_device, handshake, report, serve};
 use crate::mountpoint::{MountError, check, detach, mount, set_read_ahead, unmount};
 use crate::options::MountOptions;
+use crate::squash::Squash;
 
 /// Operations fail after so long where outages are not to be waited for: a moment is allowed, as one dead server is no
 /// outage and others take over within it.
@@ -55,6 +56,8 @@ pub struct MountConfig {
     pub dir: PathBuf,
     /// How it is mounted.
     pub options: MountOptions,
+    /// Which callers count as the anonymous user.
+    pub squash: Squash,
     /// Bytes of memory for data on its way, at most.
     pub memory: usize,
     /// What operations do while servers do not answer.
@@ -171,7 +174,7 @@ fn start_threads(
     config: &MountConfig,
 ) -> Result<mpsc::Receiver<()>, MountError> {
     let runtime = tokio::runtime::Handle::current();
-    let adapter = Adapter::new(engine.clone(), root, runtime.clone());
+    let adapter = Adapter::new(engine.clone(), root, config.squash, runtime.clone());
     let device = Arc::new(device);
     let kernel = Arc::new(KernelCaches { device: device.clone(), root, adapter: Arc::downgrade(&adapter) });
     adapter.set_kernel(kernel.clone());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cairn_fuse_client::{MountConfig, MountError, MountOptions, OnOutage};
+use cairn_fuse_client::{MountConfig, MountError, MountOptions, OnOutage, Squashed};
 
 use crate::error::{Failure, chain};
 use crate::{commands, daemon, http, mounts, notify, process, values};
@@ -25,12 +25,63 @@ pub struct Args {
     /// Refuse all changes, as does `-o ro`
     #[arg(long, env = "CAIRN_READ_ONLY", hide_env_values = true)]
     pub read_only: bool,
+    /// Who is somebody else
+    #[command(flatten)]
+    pub squash: Squash,
     /// Questions over HTTP
     #[command(flatten)]
     pub http: http::Args,
     /// What the mount is like
     #[command(flatten)]
     pub tuning: Tuning,
+}
+
+/// Flags for callers who count as somebody else.
+#[derive(Debug, clap::Args)]
+pub struct Squash {
+    /// Whose requests count as those of an anonymous user on this mount
+    #[arg(long, value_name = "WHOSE", env = "CAIRN_SQUASH", hide_env_values = true, default_value = "none")]
+    pub squash: Whose,
+    /// The anonymous user's id
+    #[arg(
+        long,
+        value_name = "UID",
+        env = "CAIRN_ANON_UID",
+        hide_env_values = true,
+        default_value_t = 65_534
+    )]
+    pub anon_uid: u32,
+    /// The id of its group
+    #[arg(
+        long,
+        value_name = "GID",
+        env = "CAIRN_ANON_GID",
+        hide_env_values = true,
+        default_value_t = 65_534
+    )]
+    pub anon_gid: u32,
+}
+
+/// Whose requests.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Whose {
+    /// Nobody's
+    None,
+    /// Root's
+    Root,
+    /// Everybody's
+    All,
+}
+
+impl From<Squash> for cairn_fuse_client::Squash {
+    fn from(flags: Squash) -> Self {
+        let who = match flags.squash {
+            Whose::None => Squashed::None,
+            Whose::Root => Squashed::Root,
+            Whose::All => Squashed::All,
+        };
+        Self { who, uid: flags.anon_uid, gid: flags.anon_gid }
+    }
 }
 
 /// Flags that `cairn mount` and `cairn up` share.
@@ -95,6 +146,7 @@ pub fn run(args: Args, in_background: bool) -> Result<(), Failure> {
         root: args.target.directory,
         dir,
         options,
+        squash: args.squash.into(),
         memory: usize::try_from(args.tuning.memory).unwrap_or(usize::MAX),
         on_outage: args.tuning.on_outage,
         threads: args.tuning.threads as usize,

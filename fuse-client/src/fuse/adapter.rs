@@ -22,6 +22,7 @@ use super::notify::KernelCaches;
 use super::operation::{Header, Operation};
 use super::requests::{Asked, Requests};
 use crate::engine::{DirHandle, Engine, FileHandle, FsError};
+use crate::squash::Squash;
 
 /// How long the kernel may keep what it is told while this is the only mount, seconds. It is told when that ends.
 const KEEP: Duration = Duration::from_secs(3600);
@@ -64,6 +65,7 @@ pub(crate) struct Adapter {
     pub(super) engine: Arc<Engine>,
     /// The inode of the mount's root, which the kernel knows as [`ROOT_NODE`].
     pub(super) root: u64,
+    pub(super) squash: Squash,
     pub(super) files: Handles<FileHandle>,
     pub(super) directories: Handles<DirHandle>,
     pub(super) interrupts: Interrupts,
@@ -79,10 +81,16 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(engine: Arc<Engine>, root: u64, runtime: tokio::runtime::Handle) -> Arc<Self> {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        root: u64,
+        squash: Squash,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
         Arc::new(Self {
             engine,
             root,
+            squash,
             files: Handles::default(),
             directories: Handles::default(),
             interrupts: Interrupts::default(),
@@ -126,6 +134,12 @@ impl Adapter {
         if node == ROOT_NODE { self.root } else { node }
     }
 
+    /// A request's header with the inode that the kernel means, and who the caller is on this mount.
+    fn understood(&self, h: Header) -> Header {
+        let (uid, gid) = self.squash.identity(h.uid, h.gid);
+        Header { node: self.inode(h.node), uid, gid, squashed: self.squash.concerns(h.uid), ..h }
+    }
+
     fn forgotten(&self, inodes: impl Iterator<Item = (u64, u64)>) {
         let mut known = self.known.lock();
         for (inode, times) in inodes {
@@ -142,8 +156,8 @@ impl Adapter {
 
     /// Deals with a request: at once if it can be answered from memory, else in a task.
     pub(super) fn process(self: &Arc<Self>, device: &Arc<OwnedFd>, mut request: Request) {
-        request.header.node = self.inode(request.header.node);
-        let header = request.header;
+        let header = self.understood(request.header);
+        request.header = header;
         match request.operation() {
             Ok(Operation::Interrupt { unique }) => return self.interrupts.interrupt(unique),
             Ok(Operation::Forget { times }) => return self.forgotten([(header.node, times)].into_iter()),
@@ -289,6 +303,9 @@ impl Adapter {
     }
 
     async fn carry_out(&self, h: &Header, operation: Operation<'_>) -> Result<Answer, Answer> {
+        if h.squashed {
+            self.permit(h, &operation).await?;
+        }
         match operation {
             Operation::Forget { .. } | Operation::BatchForget(_) | Operation::Interrupt { .. } => {
                 Ok(Answer::Nothing)

@@ -17,6 +17,7 @@ mod locks;
 mod metadata;
 mod notify;
 mod operation;
+mod permit;
 mod report;
 mod requests;
 

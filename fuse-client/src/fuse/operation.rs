@@ -12,6 +12,8 @@ pub(super) struct Header {
     pub(super) node: u64,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// The caller counts as the anonymous user, who these are; the kernel does not say that.
+    pub(super) squashed: bool,
 }
 
 /// What is asked for. The inode in the header is the parent where there is a name.
@@ -89,7 +91,7 @@ impl Header {
         let mut f = Fields(request.get(..IN_HEADER).ok_or(Short)?);
         let _len = f.u32()?;
         let (opcode, unique, node, uid, gid) = (f.u32()?, f.u64()?, f.u64()?, f.u32()?, f.u32()?);
-        Ok(Self { opcode, unique, node, uid, gid })
+        Ok(Self { opcode, unique, node, uid, gid, squashed: false })
     }
 }
 
