@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use cairn_proto::rpc::admin_client::AdminClient;
 use cairn_proto::rpc::{
-    FileReply, FileRequest, Limits, LimitsRequest, LocksReply, LocksRequest, NodeChange, NodeReply,
-    NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest, WatchRequest, Weights, WeightsRequest,
+    FileChange, FileReply, FileRequest, Limits, LimitsRequest, LocksReply, LocksRequest, NodeChange,
+    NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest, WatchFilesRequest,
+    WatchRequest, Weights, WeightsRequest,
 };
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
@@ -101,14 +102,31 @@ pub async fn node(masters: &[String], request: NodeRequest) -> Result<NodeReply,
 
 /// Changes of chunkservers' states, from the first of the masters that answers.
 pub async fn watch(masters: &[String]) -> Result<Streaming<NodeChange>, Failure> {
-    let watched = |master: String| async move {
+    stream(masters, |mut client| async move { client.watch(WatchRequest {}).await }).await
+}
+
+/// Changes of names and files, from the first of the masters that answers.
+pub async fn watch_files(masters: &[String]) -> Result<Streaming<FileChange>, Failure> {
+    stream(masters, |mut client| async move { client.watch_files(WatchFilesRequest {}).await }).await
+}
+
+/// What the first of the masters that answers says from now on.
+async fn stream<T, F>(
+    masters: &[String],
+    ask: impl Fn(AdminClient<Channel>) -> F,
+) -> Result<Streaming<T>, Failure>
+where
+    F: Future<Output = Result<tonic::Response<Streaming<T>>, tonic::Status>>,
+{
+    let ask = &ask;
+    let asked = |master: String| async move {
         // No limit for the call: it has no end.
         let alive = |e: Endpoint| e.http2_keep_alive_interval(LIMIT).keep_alive_timeout(LIMIT);
         let channel = dial(&master, alive).await?;
-        let changes = AdminClient::new(channel).watch(WatchRequest {}).await;
-        changes.map(tonic::Response::into_inner).map_err(|e| refused(&master, &e))
+        let answer = ask(AdminClient::new(channel)).await;
+        answer.map(tonic::Response::into_inner).map_err(|e| refused(&master, &e))
     };
-    first(masters, watched).await
+    first(masters, asked).await
 }
 
 fn refused(master: &str, status: &tonic::Status) -> Failure {

@@ -14,6 +14,7 @@ mod notify;
 mod process;
 mod supervisor;
 mod values;
+mod watch;
 
 use std::process::ExitCode;
 

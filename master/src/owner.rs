@@ -15,6 +15,7 @@ mod locks;
 mod operations;
 mod state;
 mod turn;
+mod watchers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub(crate) enum Message {
     Locks(oneshot::Sender<rpc::LocksReply>),
     /// Changes of chunkservers' states go here from now on.
     Watch(tokio::sync::mpsc::Sender<rpc::NodeChange>),
+    /// Changes of names and files go here from now on.
+    WatchFiles(tokio::sync::mpsc::Sender<rpc::FileChange>),
     /// The records are checked.
     Fsck(FsckQuestion),
     /// Time has passed.

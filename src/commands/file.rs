@@ -41,7 +41,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn masters_of(path: &Path) -> Result<Vec<String>, Failure> {
+/// The masters of the mount that `path` lies on. Errors: it lies on none.
+pub fn masters_of(path: &Path) -> Result<Vec<String>, Failure> {
     let cannot = |e: std::io::Error| Failure::System(format!("{}: {e}", path.display()));
     // The last part may be a symbolic link, which is meant itself.
     let absolute = std::path::absolute(path).map_err(cannot)?;

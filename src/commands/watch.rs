@@ -1,6 +1,7 @@
-//! `cairn watch`: changes of chunkservers' states, as they happen.
+//! `cairn watch`: changes of chunkservers' states, or of files, as they happen.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cairn_proto::rpc::NodeChange;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::commands::which::Which;
 use crate::error::Failure;
-use crate::{admin, process};
+use crate::{admin, process, watch};
 
 /// Before the master is asked again after it has gone.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -16,6 +17,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Flags of `cairn watch`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Show what anybody changes below this directory on a mount, instead of chunkservers' states
+    pub path: Option<PathBuf>,
     /// As JSON, one object a line
     #[arg(long, env = "CAIRN_JSON", hide_env_values = true)]
     pub json: bool,
@@ -26,6 +29,9 @@ pub struct Args {
 
 /// Shows changes until it is ended, or nobody reads any more. Errors: no cluster there, no master answers at first.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(path) = &args.path {
+        return watch::run(path, &args.which.master, args.json);
+    }
     let masters = args.which.masters()?;
     process::small_runtime()?.block_on(async {
         let mut changes = admin::watch(&masters).await?;

@@ -1,6 +1,7 @@
 //! What the master decides, without doing any of it: no runtime, no sockets, no files, no clock, no
 //! random source. Time and randomness come in as arguments, effects go out as values.
 
+pub mod changes;
 pub mod cluster;
 pub mod errno;
 pub mod fsck;

@@ -63,6 +63,25 @@ impl<'a> Scratch<'a> {
         self.undo.iter().map(|(key, _)| key.as_slice())
     }
 
+    /// The same, each once, with what was there at the savepoint.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn before(&self) -> Result<BTreeMap<Vec<u8>, Option<Bytes>>, ViewError> {
+        let mut all = BTreeMap::new();
+        for (key, before) in &self.undo {
+            if all.contains_key(key) {
+                continue;
+            }
+            let value = match before {
+                Some(value) => value.clone(),
+                None => self.base.get(key)?,
+            };
+            all.insert(key.clone(), value);
+        }
+        Ok(all)
+    }
+
     /// Puts a value.
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
         let before = self.changes.insert(key.clone(), Some(value.into()));

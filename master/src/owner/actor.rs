@@ -136,6 +136,7 @@ impl State {
                 let _ = to.send(self.list_locks());
             }
             Message::Watch(to) => self.watch(to),
+            Message::WatchFiles(to) => self.file_watchers.add(to),
             Message::Fsck(question) => self.fsck(turn, question),
             Message::Weights(set, to) => {
                 let weights = self.set_weights(turn, set);
@@ -157,6 +158,7 @@ impl State {
         self.lease_tick(turn);
         self.end_lingering(turn);
         self.cluster_event(turn, Event::Tick);
+        self.file_watchers.tick();
         // A receiver that is gone needs no sender; its end is told by an event of its own.
         self.links.retain(|_, commands| !commands.is_closed());
     }
@@ -196,6 +198,7 @@ impl State {
             Outgoing::Node(to, node) => drop(to.send(node)),
             Outgoing::Weights(to, weights) => drop(to.send(weights)),
             Outgoing::Limits(to, limits) => drop(to.send(limits)),
+            Outgoing::FileChange(change) => self.file_watchers.tell(&change),
             Outgoing::Change(change) => self.watchers.retain(|to| to.try_send(change.clone()).is_ok()),
         }
     }

@@ -120,6 +120,7 @@ impl State {
             return None;
         }
         self.lingering.extend(lingering.into_iter().map(|inode| (turn.now.plus(LINGER_MS), inode)));
+        self.note_changes(turn);
         for event in events {
             self.cluster_event(turn, event);
         }

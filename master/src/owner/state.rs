@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc::Sender;
 
 use super::Outbox;
+use super::watchers::FileWatchers;
 use crate::core::Millis;
 use crate::core::cluster::{self, Cluster, LinkId, ServerRecord};
 use crate::core::leases::{Leases, Limits};
@@ -64,6 +65,8 @@ pub(super) struct State {
     /// Whom to tell of changes of chunkservers' states, and how many there were.
     pub(super) watchers: Vec<Sender<rpc::NodeChange>>,
     pub(super) changes: u64,
+    /// Whom to tell of changes of names and files.
+    pub(super) file_watchers: FileWatchers,
     pub(super) random: StdRng,
 }
 
@@ -129,6 +132,7 @@ impl State {
             over: 0,
             watchers: Vec::new(),
             changes: 0,
+            file_watchers: FileWatchers::default(),
             random,
             config,
         })

@@ -36,6 +36,8 @@ pub(super) enum Outgoing {
     Limits(oneshot::Sender<rpc::Limits>, rpc::Limits),
     /// To those who watch.
     Change(rpc::NodeChange),
+    /// To those who watch files.
+    FileChange(rpc::FileChange),
     /// To an administrator.
     Node(oneshot::Sender<Result<rpc::NodeReply, Status>>, Result<rpc::NodeReply, Status>),
 }

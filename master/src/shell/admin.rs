@@ -4,9 +4,9 @@ use std::pin::Pin;
 
 use cairn_proto::rpc::admin_server::{Admin, AdminServer};
 use cairn_proto::rpc::{
-    FileReply, FileRequest, LimitsReply, LimitsRequest, LocksReply, LocksRequest, NodeChange, NodeReply,
-    NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest, WatchRequest, WeightsReply,
-    WeightsRequest,
+    FileChange, FileReply, FileRequest, LimitsReply, LimitsRequest, LocksReply, LocksRequest, NodeChange,
+    NodeReply, NodeRequest, ScrubReply, ScrubRequest, StatusReply, StatusRequest, WatchFilesRequest,
+    WatchRequest, WeightsReply, WeightsRequest,
 };
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +22,10 @@ const CHANGES: usize = 1_024;
 /// The most that one weight may be.
 const WEIGHT: u32 = 1_000;
 
+/// Changes of files that may wait for one who watches them; one who does not keep up misses some, and is told so.
+const FILE_CHANGES: usize = 8_192;
+
+type FileChanges = Pin<Box<dyn Stream<Item = Result<FileChange, Status>> + Send>>;
 type Changes = Pin<Box<dyn Stream<Item = Result<NodeChange, Status>> + Send>>;
 
 /// The service.
@@ -95,6 +99,14 @@ impl Admin for AdminService {
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Changes>, Status> {
         let (to, changes) = mpsc::channel(CHANGES);
         self.owner.tell(Message::Watch(to));
+        Ok(Response::new(Box::pin(ReceiverStream::new(changes).map(Ok))))
+    }
+
+    type WatchFilesStream = FileChanges;
+
+    async fn watch_files(&self, _: Request<WatchFilesRequest>) -> Result<Response<FileChanges>, Status> {
+        let (to, changes) = mpsc::channel(FILE_CHANGES);
+        self.owner.tell(Message::WatchFiles(to));
         Ok(Response::new(Box::pin(ReceiverStream::new(changes).map(Ok))))
     }
 
