@@ -195,7 +195,7 @@ impl Engine {
         let set = Op::SetAttr(change.request(inode));
         let (reply, changing) = self.change_with(set, &[inode], sending).await?;
         let attr = attr_of(reply)?;
-        changing.settle(|cache, now| cache.learn_attr(now, &attr));
+        changing.settle(|cache, now| cache.settle_attr(now, &attr));
         Ok(attr)
     }
 

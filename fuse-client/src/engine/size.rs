@@ -37,7 +37,7 @@ impl Engine {
         let result = result.and_then(attr_of);
         // The cache first: until it is right, the overlay must not go away.
         match &result {
-            Ok(attr) => changing.settle(|cache, now| cache.learn_attr(now, attr)),
+            Ok(attr) => changing.settle(|cache, now| cache.settle_attr(now, attr)),
             Err(_) => drop(changing),
         }
         let mut local = file.local.lock();
@@ -105,7 +105,7 @@ impl Engine {
         let grow = rpc::Grow { inode: file.inode, append: len, mtime, ..rpc::Grow::default() };
         let (reply, changing) = self.change(Op::Grow(grow), &[file.inode]).await?;
         let attr = attr_of(reply)?;
-        changing.settle(|cache, now| cache.learn_attr(now, &attr));
+        changing.settle(|cache, now| cache.settle_attr(now, &attr));
         file.learn_size(&attr);
         Ok(attr.size - len.min(attr.size))
     }

@@ -162,6 +162,15 @@ impl MetaCache {
         }
     }
 
+    /// The master's answer to an own change of an inode's attributes. Another own change may have been answered since this one was
+    /// sent, and been carried out before it: then what is known is older than this, and what came of both is not known.
+    pub fn settle_attr(&mut self, asked: Asked, attr: &FileAttr) {
+        self.learn_attr(asked, attr);
+        if self.attrs.peek(&attr.inode).is_some_and(|known| known.version < attr.version) {
+            self.changed(attr.inode);
+        }
+    }
+
     /// The master's answer: a name and its inode, or that there is no such name.
     pub fn learn_entry(&mut self, asked: Asked, parent: u64, name: &[u8], attr: Option<&FileAttr>) {
         if let Some(attr) = attr {

@@ -66,6 +66,23 @@ fn the_newer_version_wins_whatever_the_order() {
     assert_eq!(c.attr(7).map(|a| a.version), Some(5));
 }
 
+/// A file is written, closed and renamed: its size is told while the answer to the rename is on its way.
+#[test]
+fn of_two_own_changes_the_one_that_was_made_first_does_not_stay() {
+    let grown = FileAttr { size: 100, ..file(7, 3) };
+    let mut c = cache();
+    c.learn_attr(c.asking(), &file(7, 1));
+    let asked = c.asking();
+    c.renamed((1, b"a"), (1, b"b"), &file(7, 2), None, false);
+    c.settle_attr(asked, &grown);
+    assert_eq!(c.attr(7), None, "the master is asked");
+    // The other way round the later one is known.
+    c.learn_attr(c.asking(), &file(7, 1));
+    c.settle_attr(c.asking(), &grown);
+    c.renamed((1, b"b"), (1, b"c"), &file(7, 2), None, false);
+    assert_eq!(c.attr(7), Some(grown));
+}
+
 #[test]
 fn a_directory_read_to_its_end_answers_for_names_that_are_not_there() {
     let mut c = cache();
