@@ -4,10 +4,14 @@ use cairn_proto::rpc::reply::Result as ReplyResult;
 use cairn_proto::rpc::{self, op::Op};
 
 use super::attr::{FileAttr, Timestamp};
-use super::{Engine, FsError, attr_of};
+use super::inode::InUse;
+use super::{Engine, FsError, attr_of, is_errno};
 
 /// The largest file: 2^63 − 1 bytes.
 pub(super) const LARGEST: u64 = i64::MAX as u64;
+
+/// How often a file is cut anew since others write to it at the same time; then it is cut whatever they do.
+const IN_COMPANY: usize = 100;
 
 /// A time to be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +86,7 @@ impl SetAttr {
             mtime_now: self.mtime == Some(SetTime::Now),
             kill_suidgid: self.kill_suidgid,
             ctime: self.ctime.map(Into::into),
+            if_version: None,
         }
     }
 }
@@ -153,7 +158,7 @@ impl Engine {
         };
         let attr = match self.set_ahead(inode, &change, sending).await? {
             Some(attr) => attr,
-            None => self.send_setattr(inode, &change, sending).await?,
+            None => self.send_setattr(change.request(inode), sending).await?,
         };
         Ok(self.seen(attr))
     }
@@ -165,19 +170,41 @@ impl Engine {
         let file = self.hold_existing(inode).await?;
         let _alone = file.order.write().await;
         let _in_order = file.telling.lock().await;
-        if !self.exclusive() {
-            // Another mount may have written further: all of that has to go.
-            self.refresh_size(&file).await?;
+        let mut attempts = 0..IN_COMPANY;
+        loop {
+            let if_version = if self.exclusive() {
+                None
+            } else {
+                // Another mount may have written further: all of that has to go.
+                let version = self.refresh_size(&file).await?;
+                attempts.next().map(|_| version)
+            };
+            match self.resize_if(&file, size, &change, if_version).await {
+                // It has written while the tail was zeroed here, perhaps behind that: it would come to light when the file grows.
+                Err(e) if if_version.is_some() && is_errno(&e, libc::EAGAIN) => {}
+                result => return result,
+            }
         }
+    }
+
+    async fn resize_if(
+        &self,
+        file: &InUse,
+        size: u64,
+        change: &SetAttr,
+        if_version: Option<u64>,
+    ) -> Result<FileAttr, FsError> {
+        let inode = file.inode;
         let recorded = file.local.lock().recorded_size;
         let before = file.data.size().max(recorded);
         if size == before && size == recorded && self.exclusive() && change.only_size() {
             // Nothing but the times changes, which the master learns later.
-            self.touched(&file);
+            self.touched(file);
             return self.getattr(inode).await;
         }
         file.data.truncate(size).await?;
-        let attr = self.send_setattr(inode, &change, || ()).await?;
+        let set = rpc::SetAttr { if_version, ..change.request(inode) };
+        let attr = self.send_setattr(set, || ()).await?;
         if size < before {
             let dropped = size.div_ceil(self.chunk_size)..before.div_ceil(self.chunk_size);
             file.data.forget_locations(dropped);
@@ -186,14 +213,9 @@ impl Engine {
         Ok(self.seen(attr))
     }
 
-    async fn send_setattr(
-        &self,
-        inode: u64,
-        change: &SetAttr,
-        sending: impl FnOnce(),
-    ) -> Result<FileAttr, FsError> {
-        let set = Op::SetAttr(change.request(inode));
-        let (reply, changing) = self.change_with(set, &[inode], sending).await?;
+    async fn send_setattr(&self, set: rpc::SetAttr, sending: impl FnOnce()) -> Result<FileAttr, FsError> {
+        let inode = set.inode;
+        let (reply, changing) = self.change_with(Op::SetAttr(set), &[inode], sending).await?;
         let attr = attr_of(reply)?;
         changing.settle(|cache, now| cache.settle_attr(now, &attr));
         Ok(attr)

@@ -178,11 +178,11 @@ impl Engine {
         result
     }
 
-    /// Asks the master for the size, as another mount may have changed it.
-    pub(super) async fn refresh_size(&self, file: &InUse) -> Result<(), FsError> {
+    /// Asks the master for the size, as another mount may have changed it. As of which version of the inode it is then.
+    pub(super) async fn refresh_size(&self, file: &InUse) -> Result<u64, FsError> {
         let attr = self.getattr(file.inode).await?;
         file.learn_size(&attr);
-        Ok(())
+        Ok(attr.version)
     }
 
     /// Writes all of `data`.

@@ -14,6 +14,9 @@ const NANOS: u32 = 1_000_000_000;
 pub(super) fn set_attr(s: &mut Scratch<'_>, c: &mut Context<'_>, op: &rpc::SetAttr) -> Done {
     let inode = InodeId(op.inode);
     let mut record = inodes::load(s, inode)?;
+    if op.if_version.is_some_and(|version| version != record.version) {
+        return Err(errno::EAGAIN.into());
+    }
     let times = [op.atime, op.mtime, op.ctime];
     if times.iter().flatten().any(|t| t.nanos >= NANOS) {
         return Err(errno::EINVAL.into());

@@ -125,6 +125,18 @@ fn a_session_that_ends_lets_go() {
 }
 
 #[test]
+fn a_file_is_cut_only_as_it_was_known() {
+    let mut n = Namespace::new();
+    let file = n.attr(make(ROOT, "f", FILE));
+    let cut = |version| set(file.inode, |op| (op.size, op.if_version) = (Some(5), Some(version)));
+    n.run(Body::Grow(rpc::Grow { inode: file.inode, size: 10, ..rpc::Grow::default() }));
+    assert_eq!(n.errno(cut(file.version)), errno::EAGAIN.0);
+    let grown = n.stat(file.inode);
+    assert_eq!(grown.size, 10);
+    assert_eq!(n.attr(cut(grown.version)).size, 5);
+}
+
+#[test]
 fn sizes_go_to_the_end_of_the_scale() {
     let mut n = Namespace::new();
     let file = n.attr(make(ROOT, "f", FILE)).inode;
