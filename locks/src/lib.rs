@@ -10,6 +10,7 @@ mod pieces;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 pub use table::{Effects, Limits, Outcome, Table};
 

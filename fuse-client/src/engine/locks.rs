@@ -6,13 +6,12 @@
 
 mod home;
 mod state;
-mod wire;
 
 use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use cairn_locks::{Key, Kind, Lock, Mode, Outcome, Owner, Range};
+use cairn_locks::{Key, Kind, Lock, Mode, Outcome, Owner, Range, wire};
 use cairn_proto::rpc::reply::Result as ReplyResult;
 use cairn_proto::rpc::{self, Reply, op::Op};
 use tokio::sync::oneshot;
@@ -56,8 +55,10 @@ impl LockRequest {
 }
 
 /// In the mount's own table all owners are of one session.
+const ALONE: u64 = 0;
+
 fn key(inode: u64, kind: Kind, owner: u64) -> Key {
-    Key { inode, kind, owner: Owner { session: 0, id: owner } }
+    Key { inode, kind, owner: Owner { session: ALONE, id: owner } }
 }
 
 /// How a request stands after it has been made.
@@ -321,7 +322,7 @@ impl Engine {
                 Some(Ok(answer)) => {
                     let reply = self.session.answer(answer).await?;
                     let Some(ReplyResult::Lock(reply)) = reply.result else { return Ok(None) };
-                    return Ok(reply.conflict.and_then(|lock| wire::from_wire(&lock)));
+                    return Ok(reply.conflict.and_then(|lock| wire::from_wire(ALONE, &lock)));
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! File locks as they go over the wire, and as they are stored: a record for each owner and inode.
 
 use bytes::Bytes;
-use cairn_locks::{Key, Kind, Lock, Mode, Outcome, Owner, Range};
+pub use cairn_locks::wire::to_wire;
+use cairn_locks::{Key, Kind, Lock, Mode, Outcome, Owner, Range, wire};
 use cairn_proto::{InodeId, SessionId, rpc};
 use prost::Message;
 
@@ -31,35 +32,7 @@ struct Piece {
 
 /// What a mount says of a lock. `None`: it is none (no such kind, or the last byte before the first).
 pub fn from_wire(session: SessionId, lock: Option<&rpc::FileLock>) -> Option<Lock> {
-    let lock = lock?;
-    let kind = match rpc::LockKind::try_from(lock.kind).ok()? {
-        rpc::LockKind::Range => Kind::Range,
-        rpc::LockKind::Flock => Kind::Flock,
-    };
-    let owner = Owner { session: session.0, id: lock.owner };
-    Some(Lock {
-        key: Key { inode: lock.inode, kind, owner },
-        range: Range::new(lock.first, lock.last)?,
-        mode: Mode::exclusive(lock.exclusive),
-        pid: lock.pid,
-    })
-}
-
-/// A lock as it is told.
-pub fn to_wire(lock: &Lock) -> rpc::FileLock {
-    let kind = match lock.key.kind {
-        Kind::Range => rpc::LockKind::Range,
-        Kind::Flock => rpc::LockKind::Flock,
-    };
-    rpc::FileLock {
-        inode: lock.key.inode,
-        kind: kind.into(),
-        owner: lock.key.owner.id,
-        first: lock.range.first,
-        last: lock.range.last,
-        exclusive: lock.mode == Mode::Exclusive,
-        pid: lock.pid,
-    }
+    wire::from_wire(session.0, lock?)
 }
 
 /// Why a request that was not granted is refused; `None`: it waits, or was granted.

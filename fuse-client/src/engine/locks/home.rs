@@ -6,7 +6,7 @@ use std::time::Duration;
 use cairn_proto::rpc::reply::Result as ReplyResult;
 use cairn_proto::rpc::{self, Reply, op::Op};
 
-use super::wire;
+use super::{ALONE, wire};
 use crate::engine::{Engine, FsError};
 
 /// How often the master is told what is held here, for `cairn locks`.
@@ -38,7 +38,8 @@ impl Engine {
         self.locks.state().begin_moving();
         match self.session.call(Op::TakeLocks(rpc::TakeLocks {})).await {
             Ok(Reply { result: Some(ReplyResult::HeldLocks(held)), .. }) => {
-                let held: Vec<_> = held.locks.iter().filter_map(wire::from_wire).collect();
+                let held: Vec<_> =
+                    held.locks.iter().filter_map(|lock| wire::from_wire(ALONE, lock)).collect();
                 self.locks.state().moved_here(&held);
             }
             other => {

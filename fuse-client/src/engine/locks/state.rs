@@ -6,6 +6,7 @@ use cairn_locks::{Effects, Key, Limits, Lock, Outcome, Range, Table, Ticket};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
+use super::ALONE;
 use crate::engine::FsError;
 
 /// Files of which it is remembered that ranges were locked. When there are more, it is taken to be so of every file.
@@ -123,7 +124,7 @@ impl Locks {
 }
 
 fn ticket(number: u64) -> Ticket {
-    Ticket { session: 0, number }
+    Ticket { session: ALONE, number }
 }
 
 impl State {

@@ -1,11 +1,11 @@
-//! Locks as the master is told of them. There, the session is that of the connection.
+//! Locks as mounts and the master tell each other of them. The message names no session: it is that of the connection.
 
-use cairn_locks::{Kind, Lock, Mode, Range};
 use cairn_proto::rpc;
 
-use super::key;
+use crate::{Key, Kind, Lock, Mode, Owner, Range};
 
-pub(super) fn to_wire(lock: &Lock) -> rpc::FileLock {
+/// A lock as it is told.
+pub fn to_wire(lock: &Lock) -> rpc::FileLock {
     let kind = match lock.key.kind {
         Kind::Range => rpc::LockKind::Range,
         Kind::Flock => rpc::LockKind::Flock,
@@ -21,14 +21,15 @@ pub(super) fn to_wire(lock: &Lock) -> rpc::FileLock {
     }
 }
 
-/// `None`: no lock that there can be.
-pub(super) fn from_wire(lock: &rpc::FileLock) -> Option<Lock> {
+/// What is told of a lock of this session. `None`: it is none (no such kind, or the last byte before the first).
+pub fn from_wire(session: u64, lock: &rpc::FileLock) -> Option<Lock> {
     let kind = match rpc::LockKind::try_from(lock.kind).ok()? {
         rpc::LockKind::Range => Kind::Range,
         rpc::LockKind::Flock => Kind::Flock,
     };
+    let owner = Owner { session, id: lock.owner };
     Some(Lock {
-        key: key(lock.inode, kind, lock.owner),
+        key: Key { inode: lock.inode, kind, owner },
         range: Range::new(lock.first, lock.last)?,
         mode: Mode::exclusive(lock.exclusive),
         pid: lock.pid,
