@@ -7,47 +7,25 @@ mod common;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Cluster, cairn, eventually, pattern, sh};
+use common::{Cluster, Running, cairn, eventually, pattern, sh};
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
 
 /// One more chunkserver.
-struct Extra(Child);
-
-impl Extra {
-    fn start(cluster: &Cluster, disks: &[&Path]) -> Self {
-        let data: Vec<_> = disks.iter().map(|d| d.to_str().unwrap()).collect();
-        let before = cluster.alive();
-        let mut command = cairn();
-        command.args([
-            "chunkserver",
-            "--listen",
-            "127.0.0.1:0",
-            "--master",
-            &cluster.master_address(),
-            "--data",
-        ]);
-        let log = File::create(cluster.data().join("run/extra.log")).unwrap();
-        let child = command.arg(data.join(",")).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let extra = Self(child);
-        eventually(Duration::from_secs(20), "the extra server is there", || cluster.alive() == before + 1);
-        extra
-    }
-
-    fn is_running(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Extra {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+fn extra_server(cluster: &Cluster, disks: &[&Path]) -> Running {
+    let data: Vec<_> = disks.iter().map(|d| d.to_str().unwrap()).collect();
+    let before = cluster.alive();
+    let mut command = cairn();
+    command.args(["chunkserver", "--listen", "127.0.0.1:0", "--master", &cluster.master_address(), "--data"]);
+    let log = File::create(cluster.data().join("run/extra.log")).unwrap();
+    let child = command.arg(data.join(",")).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let extra = Running(child);
+    eventually(Duration::from_secs(20), "the extra server is there", || cluster.alive() == before + 1);
+    extra
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) {
@@ -122,7 +100,7 @@ fn a_disk_that_is_taken_away_is_not_noticed() {
 fn a_server_goes_on_with_its_other_disks() {
     let cluster = Cluster::start();
     let (one, two) = (cluster.data().join("one"), cluster.data().join("two"));
-    let mut extra = Extra::start(&cluster, &[&one, &two]);
+    let mut extra = extra_server(&cluster, &[&one, &two]);
     let dir = cluster.subdir("d");
     for i in 0..40 {
         write_synced(&dir.join(i.to_string()), &pattern(i + 1, 300_000));
@@ -154,14 +132,14 @@ fn a_server_goes_on_with_its_other_disks() {
 fn a_disk_that_cannot_be_opened_is_left_out() {
     let cluster = Cluster::start();
     let (one, two) = (cluster.data().join("one"), cluster.data().join("two"));
-    let extra = Extra::start(&cluster, &[&one, &two]);
+    let extra = extra_server(&cluster, &[&one, &two]);
     let path = cluster.mount().join("f");
     let content = pattern(1, 200 * MIB);
     write_synced(&path, &content);
     drop(extra);
     eventually(Duration::from_secs(20), "it is gone", || cluster.alive() == 3);
     sh(&format!("cd {} && for j in journal.*; do rm $j && mkdir $j; done", two.display()));
-    let mut extra = Extra::start(&cluster, &[&one, &two]);
+    let mut extra = extra_server(&cluster, &[&one, &two]);
     eventually(Duration::from_secs(10), "the disk is left out", || {
         disk_of(&cluster.status(), &two).0["failed"] == true
     });

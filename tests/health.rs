@@ -7,10 +7,10 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Cluster, cairn, eventually};
+use common::{Cluster, Running, cairn, eventually};
 use serde_json::Value;
 
 /// No answer takes longer, whatever state the process is in (it promises 2 s).
@@ -55,16 +55,6 @@ fn addresses(cluster: &Cluster) -> Vec<String> {
         told.map(|p| p["http"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     [of("masters"), of("chunkservers"), of("mounts")].concat()
-}
-
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 #[test]

@@ -102,13 +102,7 @@ impl Pair {
 
     fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Pair>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(pair) = shared.upgrade() {
-            return pair;
-        }
-        let pair = Arc::new(Self::start());
-        *shared = Arc::downgrade(&pair);
-        pair
+        common::shared(&SHARED, Self::start)
     }
 
     /// A process on each mount that has the file of this name open.

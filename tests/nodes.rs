@@ -7,31 +7,20 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{Cluster, cairn, eventually, text};
+use common::{Cluster, Running, cairn, eventually, text};
 use serde_json::Value;
 
 /// A chunkserver beside those of `cairn up`.
-struct Extra(Child);
-
-impl Extra {
-    fn start(cluster: &Cluster, alive: usize) -> Self {
-        let mut command = cairn();
-        command.args(["chunkserver", "--listen", "127.0.0.1:0", "--master", &cluster.master_address()]);
-        command.arg("--data").arg(cluster.data().join("extra")).stderr(Stdio::null());
-        let extra = Self(command.spawn().unwrap());
-        eventually(Duration::from_secs(20), "the fourth server is alive", || cluster.alive() == alive);
-        extra
-    }
-}
-
-impl Drop for Extra {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+fn extra_server(cluster: &Cluster, alive: usize) -> Running {
+    let mut command = cairn();
+    command.args(["chunkserver", "--listen", "127.0.0.1:0", "--master", &cluster.master_address()]);
+    command.arg("--data").arg(cluster.data().join("extra")).stderr(Stdio::null());
+    let extra = Running(command.spawn().unwrap());
+    eventually(Duration::from_secs(20), "the fourth server is alive", || cluster.alive() == alive);
+    extra
 }
 
 fn node(cluster: &Cluster, args: &[&str]) -> Output {
@@ -78,7 +67,7 @@ fn a_drained_server_can_be_switched_off() {
     assert!(!blocked.status.success());
     assert!(text(&blocked).contains("no other chunkserver to go to"), "{}", text(&blocked));
     assert_eq!(cluster.status()["chunks"]["under_replicated"], 0);
-    let _extra = Extra::start(&cluster, 3);
+    let _extra = extra_server(&cluster, 3);
     let done = node(&cluster, &["drain", &drained, "--wait"]);
     assert!(done.status.success(), "{}", text(&done));
     assert!(text(&done).contains("can be switched off"), "{}", text(&done));
@@ -110,7 +99,7 @@ fn a_server_in_maintenance_is_not_replaced() {
     let path = cluster.mount().join("f");
     fs::write(&path, common::pattern(1, 300_000)).unwrap();
     fs::File::open(&path).unwrap().sync_all().unwrap();
-    let _extra = Extra::start(&cluster, 4);
+    let _extra = extra_server(&cluster, 4);
     let before = sets(&path);
     let resting = before[0][1].to_string();
     let name = ["cs1", "cs2", "cs3"].into_iter().find(|n| id(&cluster, n) == resting).unwrap();
@@ -133,16 +122,6 @@ fn a_server_in_maintenance_is_not_replaced() {
     assert!(sets(&path)[0].as_array().unwrap().contains(&resting.parse::<u64>().unwrap().into()));
     assert!(node(&cluster, &["resume", &resting, "--wait"]).status.success());
     assert_eq!(state(&cluster, &resting), "alive");
-}
-
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 #[test]
