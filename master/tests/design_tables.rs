@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use cairn_master::core::cluster::node_states::{Action, STATES, TABLE};
-use cairn_master::core::cluster::transitions::{Held, RULES, VERDICTS};
+use cairn_master::core::cluster::transitions::RULES;
+use cairn_master::core::cluster::verdicts::{Held, VERDICTS};
 
 /// The cells of the first table behind `heading`, without its head.
 fn table(heading: &str) -> Vec<Vec<String>> {

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_proto::{ChunkId, Epoch, ServerId};
 use tracing::{error, info};
 
-use super::transitions::{self, Verdict};
+use super::transitions;
+use super::verdicts::{self, Verdict};
 use super::work::Work;
 use super::{ChunkRecord, Cluster};
 use crate::core::Millis;
@@ -200,7 +201,7 @@ impl Cluster {
         let Some(s) = self.servers.get(&server) else { return 0 };
         let epoch = s.replicas.epoch(record.chunk).unwrap_or(epoch);
         let sure = s.replicas.is_sure(record.chunk);
-        let verdict = transitions::judge(record, server, epoch, self.wants_copy(record));
+        let verdict = verdicts::judge(record, server, epoch, self.wants_copy(record));
         if verdict != Verdict::InStep {
             *self.audit.verdicts.entry(verdict.text()).or_default() += 1;
         }

@@ -30,6 +30,7 @@ mod tests;
 mod throttle;
 pub mod transitions;
 mod upkeep;
+pub mod verdicts;
 mod work;
 
 pub use balance::Limits;
