@@ -188,12 +188,18 @@ fn limits_can_be_set_while_it_runs_and_make_sense() {
         let output = cairn().arg("node").args(args).arg("--data").arg(cluster.data()).output().unwrap();
         (output.status.success(), text(&output))
     };
-    assert_eq!(node(&["limits"]), (true, "full 85, low 80\n".to_owned()));
-    assert_eq!(node(&["limits", "--full", "90"]), (true, "full 90, low 80\n".to_owned()));
-    let (ok, why) = node(&["limits", "--low", "95"]);
-    assert!(!ok && why.contains("low at that or less"), "{why}");
+    let are = |text: &str| (true, format!("{text}\n"));
+    assert_eq!(node(&["limits"]), are("full 85, low 80, hot 32.0 MiB, over 16.0 MiB, sustained 30s"));
+    let set = ["limits", "--full", "90", "--hot", "0", "--sustained", "500ms"];
+    assert_eq!(node(&set), are("full 90, low 80, hot 0 B, over 16.0 MiB, sustained 500ms"));
+    for (bad, mend) in
+        [(["limits", "--low", "95"], "low at that or less"), (["limits", "--sustained", "2h"], "an hour")]
+    {
+        let (ok, why) = node(&bad);
+        assert!(!ok && why.contains(mend), "{why}");
+    }
     cluster.kill("master");
     eventually(Duration::from_secs(30), "they are still there", || {
-        node(&["limits"]) == (true, "full 90, low 80\n".to_owned())
+        node(&["limits"]) == are("full 90, low 80, hot 0 B, over 16.0 MiB, sustained 500ms")
     });
 }

@@ -115,8 +115,8 @@ fn check(config: &Config) -> Result<(), Error> {
     if !config.chunk_size.is_power_of_two() || !(1 << 16..=1 << 30).contains(&config.chunk_size) {
         return Err(Error::Config("the chunk size must be a power of two from 64 KiB to 1 GiB"));
     }
-    if !(1..=16).contains(&config.copies) {
-        return Err(Error::Config("the number of copies must be from 1 to 16"));
+    if !(1..=15).contains(&config.copies) {
+        return Err(Error::Config("the number of copies must be from 1 to 15"));
     }
     Ok(())
 }

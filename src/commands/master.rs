@@ -24,7 +24,7 @@ pub struct Args {
     pub listen: SocketAddr,
     /// Copies of each new chunk
     #[arg(long, value_name = "N", env = "CAIRN_REPLICAS", hide_env_values = true, default_value_t = 3,
-          value_parser = clap::value_parser!(u32).range(1..=16))]
+          value_parser = clap::value_parser!(u32).range(1..=15))]
     pub replicas: u32,
     /// Size of a chunk, a power of two from 1MiB to 1GiB; fixed when the cluster is made
     #[arg(long, value_name = "SIZE", env = "CAIRN_CHUNK_SIZE", hide_env_values = true,

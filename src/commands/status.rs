@@ -52,6 +52,7 @@ fn as_json(reply: &StatusReply) -> Value {
         });
         json!({"id": id, "addr": addr, "pid": s.pid, "state": state(s), "disks": disks.collect::<Vec<_>>(),
                "used_bytes": s.used_bytes, "chunks": s.chunks,
+               "bytes_in": s.bytes_in, "bytes_out": s.bytes_out, "use_rate": s.use_rate,
                "health": s.health_permille, "rtt_us": s.rtt_us, "load_permille": s.load_permille, "rack": s.rack,
                "timeout_ms": s.timeout_ms, "full": s.full, "http": told(&s.http)})
     });
@@ -72,8 +73,8 @@ fn as_json(reply: &StatusReply) -> Value {
 }
 
 fn balance(m: &Migration) -> Value {
-    json!({"copy_rate": m.copy_rate, "moving": {"draining": m.draining, "disk": m.disk},
-           "moved": {"disk": m.disk_moved}})
+    json!({"copy_rate": m.copy_rate, "moving": {"draining": m.draining, "disk": m.disk, "load": m.load},
+           "moved": {"disk": m.disk_moved, "load": m.load_moved}, "hot": m.hot})
 }
 
 /// Where it answers `/health` and `/metrics`; `null`: nowhere.
@@ -140,7 +141,11 @@ fn damage(server: &ChunkserverStatus) -> String {
 
 /// One line on what moves, and why; `None`: nothing does.
 fn moves(m: &Migration) -> Option<String> {
-    let kinds = [(m.draining, "off chunkservers that are drained"), (m.disk, "off full ones")];
+    let kinds = [
+        (m.draining, "off chunkservers that are drained"),
+        (m.disk, "off full ones"),
+        (m.load, "off those with too much to do"),
+    ];
     let all = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}"));
     let all = all.collect::<Vec<_>>().join(", ");
     let rate = values::human(m.copy_rate);
@@ -218,8 +223,8 @@ mod tests {
         let text = as_text(&r);
         let line = "chunks to move: 5 off full ones; copies may take 64.0 MiB a second";
         assert!(text.contains(line) && text.contains("full: chunks move off it"), "{text}");
-        let balance =
-            json!({"copy_rate": 64 << 20, "moving": {"draining": 0, "disk": 5}, "moved": {"disk": 2}});
+        let balance = json!({"copy_rate": 64 << 20, "moving": {"draining": 0, "disk": 5, "load": 0},
+            "moved": {"disk": 2, "load": 0}, "hot": 0});
         assert_eq!(as_json(&r)["balance"], balance);
     }
 

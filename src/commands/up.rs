@@ -29,7 +29,7 @@ pub struct Args {
     pub chunkservers: Option<u16>,
     /// Copies of each new chunk [default: 3, or as the cluster has it; never more than there are chunkservers]
     #[arg(long, value_name = "N", env = "CAIRN_REPLICAS", hide_env_values = true,
-          value_parser = clap::value_parser!(u16).range(1..=16))]
+          value_parser = clap::value_parser!(u16).range(1..=15))]
     pub replicas: Option<u16>,
     /// Keep the data in a directory of its own that is deleted at the end
     #[arg(long, env = "CAIRN_EPHEMERAL", hide_env_values = true, conflicts_with = "data")]

@@ -27,9 +27,21 @@ impl States {
         let joined = after.in_sync.iter().any(|s| !before.has(*s));
         let dropped: Vec<_> = before.in_sync.iter().copied().filter(|s| !after.has(*s)).collect();
         let primary = before.primary() != after.primary();
+        let wanted = before.wanted as usize;
         match event {
+            _ if joined && dropped.is_empty() && before.in_sync.len() >= wanted => {
+                "a hot chunk got one more copy"
+            }
             _ if joined && dropped.is_empty() => "a server was taken into a set",
+            _ if joined && dropped.iter().all(|s| self.is(*s, &[State::Alive])) => {
+                "a server took the place of one that had too much to do"
+            }
             _ if joined => "a server took the place of one that is drained",
+            "cluster event Tick"
+                if before.in_sync.len() > wanted && !dropped.iter().any(|s| self.is(*s, &[State::Dead])) =>
+            {
+                "a copy more than wanted went"
+            }
             "cluster event Problem" if primary => "a primary was dropped: it reported itself",
             "cluster event Problem" => "a member was dropped: it was reported",
             "cluster event ClientReport" => "a replica was dropped for a client",

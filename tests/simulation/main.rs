@@ -13,6 +13,7 @@ mod client;
 mod coverage;
 mod executor;
 mod faults;
+mod heat;
 mod history;
 mod invariants;
 mod master;

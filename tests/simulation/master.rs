@@ -11,8 +11,8 @@ use crate::net::ConnId;
 use crate::world::{MASTER, Machine, World};
 use cairn_master::core::Millis;
 use cairn_master::core::cluster::{
-    ChunkRecord, ChunkView, Cluster, Effect, Event, GarbageRecord, LinkId, Order, ServerRecord, Settings,
-    Token, Unreadable,
+    ChunkRecord, ChunkView, Cluster, Effect, Event, GarbageRecord, Limits, LinkId, Order, ServerRecord,
+    Settings, Token, Unreadable,
 };
 use cairn_proto::data::Status;
 use cairn_proto::rpc::{ChunkInfo, Failure, server_message::Msg};
@@ -26,6 +26,8 @@ const TICK: u64 = 100;
 const KEEP_ALIVE: u64 = 3_000;
 /// Replicas of unknown chunks are deleted after so long, so that runs are long enough for it.
 const STRANGERS: u64 = 8_000;
+/// So is what is used too much told from what is so for a moment.
+const SUSTAINED: u32 = 1_500;
 const PAUSES: [u64; 8] = [10, 40, 50, 200, 300, 400, 1_000, 1_000];
 
 #[derive(Clone, Default)]
@@ -107,7 +109,8 @@ impl Master {
         let store = world.store.borrow().clone();
         let copies = world.config.copies;
         let settings = Settings { copies, stranger_grace_ms: STRANGERS, ..Settings::default() };
-        let cluster = Cluster::new(settings, store.servers.values().cloned().collect());
+        let mut cluster = Cluster::new(settings, store.servers.values().cloned().collect());
+        cluster.set_limits(Limits { sustained_ms: SUSTAINED, ..Limits::default() });
         let life = world.exec.life(MASTER);
         let master = Rc::new(Self {
             world: world.clone(),

@@ -4,6 +4,7 @@ use crate::calm;
 use crate::chunkserver::disk::BLOCKS;
 use crate::client::Client;
 use crate::faults;
+use crate::heat;
 use crate::history::Kind;
 use crate::invariants::register::{Read, Register};
 use crate::invariants::{acknowledged_survives, healed, no_stale_read, replicas_equal, synced_survives};
@@ -30,7 +31,7 @@ pub fn run(seed: u64, trace: Trace) -> Outcome {
     let config = draw(&mut rng);
     let world = World::new(config, rng, trace);
     trace!(world, "seed {seed}: {:?}", world.config);
-    simulate(&world);
+    simulate(&world, seed);
     let outcome =
         Outcome { failure: world.failure(), trace: world.trace.kept(), coverage: world.coverage.take() };
     world.clear();
@@ -48,7 +49,7 @@ fn draw(rng: &mut SplitMix64) -> Config {
     Config { servers, copies, clients, depth: rng.between(1, 5) as u32, places: rng.between(1, 9) }
 }
 
-fn simulate(world: &Rc<World>) {
+fn simulate(world: &Rc<World>, seed: u64) {
     for node in world.servers().chain([MASTER]) {
         let drift = world.rng.borrow_mut().below(40_001) as i64 - 20_000;
         world.exec.set_drift(node, drift);
@@ -68,6 +69,7 @@ fn simulate(world: &Rc<World>) {
     world.exec.run_until(1_000_000);
     let harness = world.exec.life(crate::world::HARNESS);
     world.exec.spawn(harness, faults::inject(world.clone(), FAULTS));
+    heat::begin(world, seed, FAULTS);
     while world.exec.now() < FAULTS * 1000 && pass(world, 500) {}
     world.mend();
     if world.failure().is_none() {

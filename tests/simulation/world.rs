@@ -4,6 +4,7 @@ use crate::chunkserver::{self, Node, disk::Disk, dispatch};
 use crate::client::Client;
 use crate::coverage::Coverage;
 use crate::executor::{Executor, NodeId};
+use crate::heat::Heat;
 use crate::history::History;
 use crate::invariants::{epochs::Epochs, majority, one_primary::OnePrimary};
 use crate::master::{Master, Store};
@@ -61,6 +62,8 @@ pub struct World {
     machines: RefCell<BTreeMap<NodeId, Machine>>,
     /// Of a thousand writes, so many find their disk full only when they are applied.
     pub late_full: Cell<u64>,
+    /// What is used much at the moment.
+    pub heat: Cell<Heat>,
     /// Servers that have lost power or a disk, and may lack what others hold.
     pub power_lost: RefCell<BTreeSet<NodeId>>,
     /// Blocks that went bad on a disk: (server, chunk, block).
@@ -88,6 +91,7 @@ impl World {
             clients: RefCell::default(),
             machines: RefCell::default(),
             late_full: Cell::new(0),
+            heat: Cell::default(),
             power_lost: RefCell::default(),
             rotten: RefCell::default(),
             one_primary: RefCell::default(),

@@ -3,6 +3,7 @@
 
 pub mod agreement;
 pub mod differences;
+pub mod heat;
 pub mod layout;
 pub mod pacer;
 pub mod placement;

@@ -12,8 +12,8 @@ use cairn_proto::rpc::cluster_client::ClusterClient;
 use cairn_proto::rpc::master_command::Cmd;
 use cairn_proto::rpc::server_message::Msg;
 use cairn_proto::rpc::{
-    AddReplica, ChunkInfo, ChunkReport, CommandDone, Disk, Heartbeat, MasterCommand, Register, Registered,
-    Replica, ServerMessage,
+    AddReplica, ChunkInfo, ChunkReport, ChunkUse, CommandDone, Disk, Heartbeat, MasterCommand, Register,
+    Registered, Replica, ServerMessage,
 };
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
@@ -165,6 +165,7 @@ impl Session<'_> {
         let lost = |p: &PathBuf| Disk { path: p.display().to_string(), failed: true, ..Disk::default() };
         let disks = disks.chain(node.lost.iter().map(lost));
         let (chunks, digest) = node.digest();
+        let (use_rate, hot) = node.heat.lock().tell(sent_at);
         let beat = Heartbeat {
             seq: self.seq,
             disks: disks.collect(),
@@ -176,6 +177,11 @@ impl Session<'_> {
             rtt_us: self.beat.rtt_us(),
             read_p99_us: node.traffic.latency.reads.take_p99(),
             write_p99_us: node.traffic.latency.writes.take_p99(),
+            use_rate,
+            hot: hot
+                .into_iter()
+                .map(|u| ChunkUse { chunk: u.chunk, read: u.read, written: u.written })
+                .collect(),
         };
         self.beat.sent(self.seq);
         self.beats.push_back((self.seq, sent_at));

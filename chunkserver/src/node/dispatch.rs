@@ -104,6 +104,7 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
         return Ok(());
     }
     Chunk::count_written(node, frame.data.len());
+    node.heat.lock().written(chunk.id, frame.data.len() as u64);
     let event = Event::Write {
         id: change.id,
         epoch: frame.header.epoch.into(),
@@ -157,6 +158,7 @@ fn forward(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Resu
     }
     let sync = frame.header.flags & flags::SYNC != 0;
     let from = asker.id as u32;
+    node.heat.lock().written(chunk.id, frame.data.len() as u64);
     let event = Event::Forward { from, meta: said, id: change.id, sync, write: Arc::new(change), answer };
     chunk.handle_locked(node, &mut machine, event);
     Ok(())

@@ -84,7 +84,11 @@ fn answer_read(
         // The lease may have run out meanwhile, and others may have gone on without this replica.
         Ok(_) if asker.role == Role::Client && !node.may_serve() => answer.refuse(Status::NotServing, 0, ""),
         Ok(blocks) => {
-            node.traffic.bytes_out.fetch_add(blocks.data.len() as u64, Ordering::Relaxed);
+            let bytes = blocks.data.len() as u64;
+            node.traffic.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+            if asker.role == Role::Client {
+                node.heat.lock().read(chunk.id, bytes);
+            }
             let reply = ReadReply { crcs: blocks.crcs };
             answer.send(Status::Ok, epoch, &reply.encode_to_vec(), blocks.data);
         }

@@ -7,6 +7,7 @@ use super::master::MasterLink;
 use super::peers::Peers;
 use super::scrub::DiskScrub;
 use crate::core::Millis;
+use crate::core::heat::Heat;
 use crate::core::layout::{ChunkMeta, Geometry};
 use crate::core::pacer::Pacer;
 use crate::core::placement::{Candidate, choose};
@@ -72,6 +73,8 @@ pub struct Node {
     pub copying: Mutex<Pacer>,
     /// Bytes written and read since the start.
     pub traffic: Traffic,
+    /// How much is used of late, and which chunks most.
+    pub heat: Mutex<Heat>,
     pub(super) chunks: RwLock<HashMap<u64, Arc<Chunk>>>,
     pub(super) ticking: Mutex<Vec<Arc<Chunk>>>,
     /// Chunks whose replicas are to be compared when they are quiet.
@@ -106,6 +109,7 @@ impl Node {
             heavy: Semaphore::new(32),
             copying: Mutex::default(),
             traffic: Traffic::default(),
+            heat: Mutex::default(),
             chunks: RwLock::default(),
             ticking: Mutex::default(),
             unsettled: Mutex::default(),

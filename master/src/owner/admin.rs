@@ -29,12 +29,19 @@ pub(super) fn weights(of: rpc::Weights) -> Weights {
 
 /// As the cluster core has them.
 pub(super) fn limits(of: rpc::Limits) -> Limits {
-    Limits { full_permille: of.full_permille, low_permille: of.low_permille }
+    let first = Limits::default();
+    Limits {
+        full_permille: of.full_permille,
+        low_permille: of.low_permille,
+        hot_rate: of.hot_rate.unwrap_or(first.hot_rate),
+        over_rate: of.over_rate.unwrap_or(first.over_rate),
+        sustained_ms: of.sustained_ms.unwrap_or(first.sustained_ms),
+    }
 }
 
 fn migration(of: Migration) -> rpc::Migration {
-    let Migration { copy_rate, draining, disk, disk_moved } = of;
-    rpc::Migration { copy_rate, draining, disk, disk_moved }
+    let Migration { copy_rate, draining, disk, disk_moved, load, load_moved, hot } = of;
+    rpc::Migration { copy_rate, draining, disk, disk_moved, load, load_moved, hot }
 }
 
 impl State {
@@ -91,8 +98,9 @@ impl State {
             self.cluster.set_limits(limits(set));
             tracing::info!(?set, "an administrator sets the limits");
         }
-        let Limits { full_permille, low_permille } = self.cluster.limits();
-        rpc::Limits { full_permille, low_permille }
+        let Limits { full_permille, low_permille, hot_rate, over_rate, sustained_ms } = self.cluster.limits();
+        let (hot_rate, over_rate) = (Some(hot_rate), Some(over_rate));
+        rpc::Limits { full_permille, low_permille, hot_rate, over_rate, sustained_ms: Some(sustained_ms) }
     }
 
     /// Tells `to` of changes from now on. With too many others it is dropped, and so its stream ends.

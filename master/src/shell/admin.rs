@@ -19,6 +19,9 @@ use crate::owner::{Message, OwnerHandle};
 /// Changes that may wait for one who watches; one who does not keep up with so many is let go.
 const CHANGES: usize = 1_024;
 
+/// Too much use counts after so long at the latest, milliseconds.
+const LONGEST_MS: u32 = 3_600_000;
+
 /// The most that one weight may be.
 const WEIGHT: u32 = 1_000;
 
@@ -87,6 +90,9 @@ impl Admin for AdminService {
         {
             let why = "a server is full from 1 to 100 percent on, and low at that or less";
             return Err(Status::invalid_argument(why));
+        }
+        if set.as_ref().is_some_and(|s| s.sustained_ms() > LONGEST_MS) {
+            return Err(Status::invalid_argument("too much use counts after an hour at the latest"));
         }
         let (to, answer) = oneshot::channel();
         self.owner.tell(Message::Limits(set, to));

@@ -84,13 +84,14 @@ fn figures(status: &StatusReply) -> Vec<Figure> {
     states.into_iter().chain(gauges).chain(counters).chain(servers).collect()
 }
 
-fn server(server: &ChunkserverStatus) -> [Figure; 6] {
+fn server(server: &ChunkserverStatus) -> [Figure; 7] {
     let id = server.info.as_ref().map_or(0, |i| i.id);
     let total: u64 = server.disks.iter().map(|d| d.total_bytes).sum();
     let figures = [
         ("cairn_node_health_permille", "1000: nothing is the matter", server.health_permille.into()),
         ("cairn_node_round_trip_microseconds", "Of its last heartbeat", server.rtt_us.into()),
         ("cairn_node_load_permille", "Thousandths of a processor that it uses", server.load_permille.into()),
+        ("cairn_node_use_bytes", "Bytes a second that are read and written there of late", server.use_rate),
         ("cairn_node_replicas", "Replicas that it holds", server.chunks),
         ("cairn_node_used_bytes", "Space used on its disks", server.used_bytes),
         ("cairn_node_total_bytes", "Space on its disks", total),

@@ -163,6 +163,8 @@ impl Node {
     fn heartbeat(&self) -> bool {
         let now = self.now();
         let free_bytes = if self.disk.borrow().full { 0 } else { 1 << 39 };
+        let held: Vec<_> = self.chunks.borrow().keys().copied().collect();
+        let (use_rate, hot) = self.world.heat.get().told(self.id, &held);
         let beat = {
             let mut s = self.session.borrow_mut();
             let unanswered = s.beats.front().is_some_and(|(_, at)| now - at > s.lease_ms * 3);
@@ -177,6 +179,8 @@ impl Node {
                 disks: vec![Disk { total_bytes: 1 << 40, free_bytes, ..Disk::default() }],
                 chunks: self.chunks.borrow().len() as u64,
                 digest: self.digest(),
+                use_rate,
+                hot,
                 ..Heartbeat::default()
             }
         };

@@ -1,4 +1,4 @@
-//! Once nothing goes wrong any more, all chunks come back to the wanted number of copies, on distinct servers,
+//! Once nothing goes wrong any more, all chunks come back to the wanted number of copies, no more and no fewer, on distinct servers,
 //! all of them whole and equal.
 //!
 //! From the founding design, section 5, "Failure detection and repair".
@@ -19,8 +19,8 @@ pub fn check(world: &World) -> Result<(), String> {
             // Nothing was ever written to it.
             continue;
         }
-        if record.in_sync.len() < record.wanted as usize {
-            return Err(format!("too few copies: {record:?}"));
+        if record.in_sync.len() != record.wanted as usize {
+            return Err(format!("too few copies, or too many: {record:?}"));
         }
         let mut all = Vec::new();
         for server in &record.in_sync {

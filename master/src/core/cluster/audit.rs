@@ -181,6 +181,8 @@ impl Cluster {
             }
             changes += 1;
         }
+        let (record, gone) = self.spare(work, record);
+        changes += gone;
         for (server, epoch) in held {
             changes += self.audit_replica(work, &record, *server, *epoch);
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_proto::{ChunkId, ServerId};
 
+use super::hot::HotChunks;
 use super::repairs::Why;
 use crate::core::Millis;
 
@@ -14,11 +15,23 @@ pub struct Limits {
     pub full_permille: u32,
     /// They move until it is no fuller than this, and only to servers that stay below it.
     pub low_permille: u32,
+    /// A chunk of which so many bytes a second are read is to have another copy, and a second at twice as many; 0: none is.
+    pub hot_rate: u64,
+    /// A server that is used by so many bytes a second more than the others (or more, where they differ much) is relieved of chunks; 0: none is.
+    pub over_rate: u64,
+    /// Both only after so long, milliseconds.
+    pub sustained_ms: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { full_permille: 850, low_permille: 800 }
+        Self {
+            full_permille: 850,
+            low_permille: 800,
+            hot_rate: 32 << 20,
+            over_rate: 16 << 20,
+            sustained_ms: 30_000,
+        }
     }
 }
 
@@ -59,6 +72,9 @@ pub(super) struct Balance {
     /// Up to where each one's replicas have been looked at.
     cursors: BTreeMap<ServerId, ChunkId>,
     moved: BTreeMap<Why, u64>,
+    /// Servers that have far more to do than others, since when, or since when after they were last relieved.
+    over: BTreeMap<ServerId, Millis>,
+    pub(super) hot: HotChunks,
 }
 
 impl Move {
@@ -158,6 +174,29 @@ impl Balance {
     /// Whether chunks are to move off the server because it is full.
     pub(super) fn is_full(&self, server: ServerId) -> bool {
         self.full.contains(&server)
+    }
+
+    /// These servers, and no others, have far more to do than the rest.
+    pub(super) fn note_overloaded(&mut self, servers: BTreeSet<ServerId>, now: Millis) {
+        self.over.retain(|s, _| servers.contains(s));
+        for server in servers {
+            self.over.entry(server).or_insert(now);
+        }
+    }
+
+    /// Those that have had for so long, and have not been relieved in that time.
+    pub(super) fn overloaded(&self, now: Millis, sustained_ms: u64) -> Vec<ServerId> {
+        self.over.iter().filter(|(_, since)| now.since(**since) >= sustained_ms).map(|(s, _)| *s).collect()
+    }
+
+    /// Whether the server has far more to do than the rest.
+    pub(super) fn is_overloaded(&self, server: ServerId) -> bool {
+        self.over.contains_key(&server)
+    }
+
+    /// A chunk is on its way off it: whether that was enough is seen later.
+    pub(super) fn relieved(&mut self, server: ServerId, now: Millis) {
+        self.over.entry(server).and_modify(|since| *since = now);
     }
 
     /// From where on the server's replicas are to be looked at next.

@@ -14,6 +14,9 @@ use crate::core::Millis;
 /// stumbled over may still be there.
 const REPAIR_AFTER_MS: u64 = 200;
 
+/// Members that a replica's header has room for.
+const MAX_SET: usize = 15;
+
 impl Cluster {
     /// A primary says that members failed; or a member, that it is not whole.
     pub(super) fn problem(&mut self, work: &mut Work<'_>, link: LinkId, problem: &rpc::ReplicaProblem) {
@@ -127,7 +130,7 @@ impl Cluster {
     }
 
     /// The chunk is whole: old copies elsewhere are not needed any more.
-    fn delete_superfluous(&mut self, record: &ChunkRecord) {
+    pub(super) fn delete_superfluous(&mut self, record: &ChunkRecord) {
         if !self.wants_copy(record) {
             for (id, server) in &self.servers {
                 if !record.has(*id) && server.replicas.epoch(record.chunk).is_some() {
@@ -175,6 +178,7 @@ impl Cluster {
                 _ if copies < record.wanted as usize => Why::Short,
                 _ if leaving.iter().any(|s| self.is_leaving(*s)) => Why::Drain,
                 Some(planned) => planned.why,
+                None if self.balance.hot.extra(record.chunk) > 0 => Why::Hot,
                 None => Why::Short,
             };
             let need = Need { copies, short: !record.is_whole(), why, leaving };
@@ -192,7 +196,8 @@ impl Cluster {
 
     /// How many members the chunk is to have.
     pub(super) fn copies_wanted(&self, record: &ChunkRecord) -> usize {
-        record.wanted as usize
+        let wanted = record.wanted as usize;
+        (wanted + self.balance.hot.extra(record.chunk)).min(MAX_SET.max(wanted))
     }
 
     /// Whether the chunk is to leave that server.

@@ -16,6 +16,8 @@ use crate::core::Millis;
 
 /// Disks of one server that are remembered.
 const DISKS: usize = 256;
+/// Chunks that one server tells of as used most.
+const HOT: usize = 16;
 /// Replicas in a piece of a report, at most.
 const PIECE: usize = 16_384;
 /// Replicas of one server, at most.
@@ -43,6 +45,8 @@ impl Cluster {
         let came_back = !std::mem::replace(&mut server.beats, true);
         server.lease_until = lease_until;
         (server.chunks, server.bytes_in, server.bytes_out) = (beat.chunks, beat.bytes_in, beat.bytes_out);
+        (server.use_rate, server.hot) = (beat.use_rate, beat.hot);
+        server.hot.truncate(HOT);
         let space = |s: &Server| s.has_space(self.settings.chunk_size, self.settings.full_permille);
         let was_full = !space(server);
         server.disks = beat.disks;

@@ -1,4 +1,4 @@
-//! Moves copies though none is missing: off servers that are too full.
+//! Moves copies though none is missing: off servers that are too full, or have too much to do.
 //!
 //! A move is a repair of the least urgency: the chunk wants another copy because one of its members does not count, and
 //! the new one takes that one's place in the same change of the epoch.
@@ -19,7 +19,7 @@ const MOVES: usize = 16;
 /// Replicas of a server that are looked at in one go.
 const LOOK: usize = 512;
 /// A copy takes so many bytes of a disk at least.
-const LEAST_BYTES: u64 = 8 << 10;
+pub(super) const LEAST_BYTES: u64 = 8 << 10;
 
 /// Chunks that are moved, or copied once more, and why; and how fast that may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,12 @@ pub struct Migration {
     pub disk: u64,
     /// Chunks that have left such servers since the master started.
     pub disk_moved: u64,
+    /// Chunks that are to leave servers that have too much to do.
+    pub load: u64,
+    /// Chunks that have left such servers since the master started.
+    pub load_moved: u64,
+    /// Chunks that have, or are to have, more copies than wanted, as they are read so much.
+    pub hot: u64,
 }
 
 impl Cluster {
@@ -45,6 +51,8 @@ impl Cluster {
         self.balance.pass(work.now, holds);
         self.review_moves(work);
         self.relieve_disks(work);
+        self.relieve_servers(work);
+        self.follow_heat(work);
     }
 
     /// Ends the moves that are done or have lost their reason.
@@ -74,7 +82,8 @@ impl Cluster {
         let there = source.is_some_and(|s| s.is_alive() && !s.is_leaving());
         let goes_on = match planned.why {
             Why::Disk => self.balance.is_full(planned.from),
-            Why::Short | Why::Drain => false,
+            Why::Load => self.balance.is_overloaded(planned.from),
+            Why::Short | Why::Drain | Why::Hot => false,
         };
         !there || !goes_on || self.repairs.is_parked(chunk) || Balance::is_hopeless(planned, work.now)
     }
@@ -132,7 +141,7 @@ impl Cluster {
     }
 
     /// Whether the chunk is at rest, whole, and there is somewhere to go.
-    fn may_move(&self, record: &ChunkRecord, planned: Move) -> bool {
+    pub(super) fn may_move(&self, record: &ChunkRecord, planned: Move) -> bool {
         let alive = |s: &ServerId| self.servers.get(s).is_some_and(Server::is_alive);
         record.has(planned.from)
             && record.is_whole()
@@ -143,7 +152,11 @@ impl Cluster {
 
     /// Whether a server is not only able to take the copy, but better off than the one that it comes from.
     pub(super) fn suits(&self, record: &ChunkRecord, planned: Move, server: &Server) -> bool {
-        self.stays_low(server, planned.bytes) && self.keeps_racks(record, planned.from, server)
+        let better_off = match planned.why {
+            Why::Load => !self.is_filling(server) && self.is_relief(record.chunk, planned.from, server),
+            Why::Disk | Why::Short | Why::Drain | Why::Hot => self.stays_low(server, planned.bytes),
+        };
+        better_off && self.keeps_racks(record, planned.from, server)
     }
 
     /// Whether the server is not too full, neither now nor with so many bytes more.
@@ -169,6 +182,9 @@ impl Cluster {
             draining: self.repairs.wanted(Why::Drain),
             disk: self.repairs.wanted(Why::Disk),
             disk_moved: self.balance.moved(Why::Disk),
+            load: self.repairs.wanted(Why::Load),
+            load_moved: self.balance.moved(Why::Load),
+            hot: self.balance.hot.count() as u64,
         }
     }
 

@@ -36,6 +36,10 @@ pub(super) enum Why {
     Drain,
     /// It is to leave a server that is too full.
     Disk,
+    /// It is to leave a server that is used much more than others.
+    Load,
+    /// It is read so much that one more is to help.
+    Hot,
 }
 
 impl Why {
@@ -43,7 +47,7 @@ impl Why {
     pub(super) fn is_optional(self) -> bool {
         match self {
             Self::Short | Self::Drain => false,
-            Self::Disk => true,
+            Self::Disk | Self::Load | Self::Hot => true,
         }
     }
 }
@@ -181,19 +185,19 @@ impl Repairs {
 
     /// Whether a chunk that is down to one copy is being copied, or could be.
     pub(super) fn is_urgent(&self) -> bool {
-        let flying = || self.flying.iter().any(|c| self.copies(*c) <= 1);
-        self.ready.first().is_some_and(|(_, copies, ..)| *copies <= 1) || flying()
+        let flying = || self.flying.iter().any(|c| self.is_last(*c));
+        self.ready.first().is_some_and(|(.., c)| self.is_last(*c)) || flying()
+    }
+
+    /// Whether copies are missing, and at most one is there.
+    pub(super) fn is_last(&self, chunk: ChunkId) -> bool {
+        self.wounds.get(&chunk).is_some_and(|w| w.need.why == Why::Short && w.need.copies <= 1)
     }
 
     /// Copies under way that the server makes, and those of all servers.
     pub(super) fn sending(&self, server: ServerId) -> (u64, u64) {
         let own = self.flying.iter().filter_map(|c| self.flight(*c)).filter(|f| f.primary == server).count();
         (own as u64, self.flying.len() as u64)
-    }
-
-    /// Copies that the chunk has on servers that are there.
-    pub(super) fn copies(&self, chunk: ChunkId) -> usize {
-        self.wounds.get(&chunk).map_or(0, |w| w.need.copies)
     }
 
     /// The chunk is whole, or gone.

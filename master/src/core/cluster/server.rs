@@ -48,6 +48,10 @@ pub(super) struct Server {
     pub(super) chunks: u64,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
+    /// Bytes a second that are read and written there of late.
+    pub(super) use_rate: u64,
+    /// The chunks with the most of that, as it tells.
+    pub(super) hot: Vec<rpc::ChunkUse>,
     pub(super) replicas: Replicas,
     pub(super) watch: DigestWatch,
     /// The pieces of a report that is under way.
@@ -86,6 +90,8 @@ impl Server {
             chunks: 0,
             bytes_in: 0,
             bytes_out: 0,
+            use_rate: 0,
+            hot: Vec::new(),
             replicas: Replicas::default(),
             watch: DigestWatch::default(),
             incoming: None,
@@ -154,6 +160,11 @@ impl Server {
         self.total_bytes().saturating_sub(self.free_bytes())
     }
 
+    /// The chunks that are used most there, and how much: bytes a second, reads and writes.
+    pub(super) fn used_most(&self) -> impl Iterator<Item = (ChunkId, u64)> + '_ {
+        self.hot.iter().map(|u| (ChunkId(u.chunk), u.read.saturating_add(u.written)))
+    }
+
     /// How full it is, in thousandths.
     pub(super) fn used_permille(&self) -> u64 {
         permille(self.used_bytes(), self.total_bytes())
@@ -215,6 +226,7 @@ impl Server {
             load_permille: self.load_permille,
             timeout_ms: u32::try_from(self.arrivals.timeout(pace)).unwrap_or(u32::MAX),
             full: false,
+            use_rate: self.use_rate,
         }
     }
 }

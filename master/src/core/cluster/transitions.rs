@@ -52,6 +52,12 @@ pub enum Unchanged {
     /// The server that is to join is not alive, or must delete its old copy first.
     #[error("not fit to join")]
     Unfit,
+    /// There are no more copies than wanted, without those that the chunk is to leave.
+    #[error("no copy can be spared")]
+    Needed,
+    /// One of those that would stay is not alive.
+    #[error("not all that would stay are alive")]
+    NotAlive,
 }
 
 type Transition = Result<ChunkRecord, Unchanged>;
@@ -71,6 +77,8 @@ pub enum Change {
     ReplicaLost,
     /// The primary says that a server has caught up.
     CaughtUp,
+    /// There are more members than wanted.
+    Surplus,
 }
 
 /// What must hold for a change.
@@ -96,6 +104,10 @@ pub enum Condition {
     CopyWanted,
     /// The server is alive and not leaving, and nothing is about to delete its copy.
     Fit,
+    /// As many as wanted are left that are there to stay.
+    CopiesLeft,
+    /// All that are left are alive.
+    OthersAlive,
 }
 
 /// What becomes of the set.
@@ -113,7 +125,7 @@ pub enum Set {
 pub type Rule = (Change, &'static [Condition], Set);
 
 /// All of them.
-pub const RULES: [Rule; 6] = {
+pub const RULES: [Rule; 7] = {
     use Condition::*;
     [
         (Change::ReportedByMember, &[SameEpoch, ByPrimaryOrItself, Member, MajorityLeft], Set::Without),
@@ -122,6 +134,7 @@ pub const RULES: [Rule; 6] = {
         (Change::ServersDead, &[Member, MajorityLeft], Set::Without),
         (Change::ReplicaLost, &[Member, MajorityLeft], Set::Without),
         (Change::CaughtUp, &[SameEpoch, ByPrimary, NotMember, CopyWanted, Fit], Set::With),
+        (Change::Surplus, &[Member, CopiesLeft, OthersAlive, MajorityLeft], Set::Without),
     ]
 };
 
@@ -135,6 +148,7 @@ impl Change {
             Self::ServersDead => "servers are dead",
             Self::ReplicaLost => "a live member turns out to hold nothing, others do",
             Self::CaughtUp => "a server has caught up",
+            Self::Surplus => "there are more copies than wanted",
         }
     }
 }
@@ -155,6 +169,8 @@ impl Condition {
             Self::NotMember => "it is not in the set",
             Self::CopyWanted => "fewer members than wanted are there to stay",
             Self::Fit => "it is alive, not drained, and its copy not about to be deleted",
+            Self::CopiesLeft => "as many as wanted are left that are there to stay",
+            Self::OthersAlive => "all that are left are alive",
         }
     }
 }
@@ -188,17 +204,18 @@ struct Asked<'a> {
     /// The one that is to join.
     joins: Option<ServerId>,
     fit: bool,
+    alive: &'a dyn Fn(ServerId) -> bool,
     /// Whether all those named are the one that asks.
     itself: bool,
 }
 
 impl<'a> Asked<'a> {
     fn of(record: &'a ChunkRecord, named: &'a dyn Fn(ServerId) -> bool) -> Self {
-        let (gone, room) = (&|_| false, &|_| false);
+        let (gone, room, alive) = (&|_| false, &|_| false, &|_| false);
         let aim = Aim { copies: record.wanted as usize, leaving: &|_| false };
         let (from, epoch, joins) = (None, record.epoch, None);
         let (room_elsewhere, fit, itself) = (0, false, false);
-        Self { record, from, epoch, named, gone, aim, room, room_elsewhere, joins, fit, itself }
+        Self { record, from, epoch, named, gone, aim, room, room_elsewhere, joins, fit, alive, itself }
     }
 
     fn decide(&self, change: Change) -> Transition {
@@ -258,6 +275,11 @@ impl<'a> Asked<'a> {
             Condition::NotMember => (!self.joins.is_some_and(|s| record.has(s)), Unchanged::Member),
             Condition::CopyWanted => (wants_copy(record, self.aim), Unchanged::Whole),
             Condition::Fit => (self.fit, Unchanged::Unfit),
+            Condition::CopiesLeft => (
+                after.iter().filter(|s| !(self.aim.leaving)(**s)).count() >= self.aim.copies,
+                Unchanged::Needed,
+            ),
+            Condition::OthersAlive => (after.iter().all(|s| (self.alive)(*s)), Unchanged::NotAlive),
         };
         if holds { Ok(()) } else { Err(otherwise) }
     }
@@ -336,6 +358,17 @@ pub fn caught_up(
     let named = |s| s == server;
     let asked = Asked::of(record, &named);
     Asked { from: Some(from), epoch, joins: Some(server), fit, aim, ..asked }.decide(Change::CaughtUp)
+}
+
+/// There are more members than wanted: `server` is the one that is not needed.
+pub fn surplus(
+    record: &ChunkRecord,
+    server: ServerId,
+    alive: impl Fn(ServerId) -> bool,
+    aim: Aim<'_>,
+) -> Transition {
+    let named = |s| s == server;
+    Asked { alive: &alive, aim, ..Asked::of(record, &named) }.decide(Change::Surplus)
 }
 
 #[cfg(test)]
@@ -442,5 +475,28 @@ mod tests {
         assert_eq!(leaves(&[A])(&record(2, &[A, B])), Ok(vec![A, B, D]), "not before there are enough");
         let wants = |server| wants_copy(&r, Aim { copies: 3, leaving: &|s| s == server });
         assert!(wants(A) && !wants(D));
+    }
+
+    #[test]
+    fn who_is_not_needed_leaves_where_as_many_as_wanted_stay() {
+        let r = record(4, &[A, B, C, D]);
+        let aim = |copies| Aim { copies, leaving: &|_| false };
+        assert_eq!(surplus(&r, D, |_| true, aim(3)), Ok(record(5, &[A, B, C])));
+        assert_eq!(surplus(&r, A, |_| true, aim(3)), Ok(record(5, &[B, C, D])));
+        assert_eq!(surplus(&r, D, |s| s == D, aim(3)), Err(Unchanged::NotAlive));
+        assert_eq!(
+            surplus(&r, D, |s| s != D, aim(3)),
+            Ok(record(5, &[A, B, C])),
+            "it need not be there itself"
+        );
+        assert_eq!(surplus(&r, D, |_| true, aim(4)), Err(Unchanged::Needed));
+        let leaves = Aim { copies: 3, leaving: &|s| s == B };
+        assert_eq!(
+            surplus(&r, D, |_| true, leaves),
+            Err(Unchanged::Needed),
+            "one of those that stay is leaving"
+        );
+        assert_eq!(surplus(&r, B, |_| true, leaves), Ok(record(5, &[A, C, D])));
+        assert_eq!(surplus(&record(4, &[A, B, C]), D, |_| true, aim(3)), Err(Unchanged::NotMember));
     }
 }

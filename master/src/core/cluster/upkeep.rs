@@ -5,7 +5,7 @@ use rpc::master_command::Cmd;
 use tracing::{debug, info};
 
 use super::place::Candidate;
-use super::repairs::Flight;
+use super::repairs::{Flight, Why};
 use super::score::{self, Choice};
 use super::server::Server;
 use super::throttle::Throttle;
@@ -89,7 +89,7 @@ impl Cluster {
         self.throttle.fill(work.now, rate, self.repairs.is_busy());
         for chunk in self.repairs.ready(LOOK) {
             // They are ordered: where this one may not begin yet, none behind it may.
-            let urgent = self.repairs.copies(chunk) <= 1;
+            let urgent = self.repairs.is_last(chunk);
             if !self.throttle.may_begin(urgent, rate) {
                 break;
             }
@@ -167,12 +167,14 @@ impl Cluster {
             .planned(record.chunk)
             .filter(|m| m.why.is_optional() && self.repairs.why(record.chunk) == Some(m.why));
         // What is only moved leaves room for what is missing.
-        let most = self.settings.repairs_per_server / if planned.is_some() { 2 } else { 1 };
+        let optional = self.repairs.why(record.chunk).is_some_and(Why::is_optional);
+        let most = self.settings.repairs_per_server / if optional { 2 } else { 1 };
         let Some(primary) = record.primary() else { return Plan::Nobody };
         let Some(link) = self.servers.get(&primary).filter(|s| s.is_alive()).and_then(|s| s.link) else {
             return Plan::Nobody;
         };
-        let suits = |s: &&Server| planned.is_none_or(|m| self.suits(record, m, s));
+        let extra = self.repairs.why(record.chunk) == Some(Why::Hot);
+        let suits = |s: &&Server| planned.map_or(!extra || !self.is_filling(s), |m| self.suits(record, m, s));
         let fit: Vec<_> = self.servers.values().filter(|s| self.may_take(record, s)).filter(suits).collect();
         if fit.is_empty() || self.is_spared(record, &fit) {
             return Plan::Nobody;
@@ -218,7 +220,7 @@ impl Cluster {
             return false;
         }
         let staying = record.in_sync.iter().filter(|s| !self.leaves(record.chunk, **s)).count();
-        let missing = (record.wanted as usize).saturating_sub(staying);
+        let missing = self.copies_wanted(record).saturating_sub(staying);
         let spared = self.servers.values().filter(|s| s.is_spared() && stale(s)).count();
         let alive = |s: &&ServerId| self.servers.get(s).is_some_and(Server::is_alive);
         spared >= missing && record.in_sync.iter().filter(alive).count() >= record.majority()
@@ -280,11 +282,11 @@ impl Cluster {
     }
 
     /// Whether others are to get what is new, where there are others.
-    fn is_filling(&self, server: &Server) -> bool {
+    pub(super) fn is_filling(&self, server: &Server) -> bool {
         server.used_permille() > u64::from(self.balance.limits.full_permille)
     }
 
-    fn has_space(&self, server: &Server) -> bool {
+    pub(super) fn has_space(&self, server: &Server) -> bool {
         server.has_space(self.settings.chunk_size, self.settings.full_permille)
     }
 

@@ -157,11 +157,11 @@ fn chunks_that_are_deleted_while_they_move_are_forgotten() {
 fn the_limits_can_be_set_while_it_runs() {
     let mut w = world(&[""; 5], 40);
     assert_eq!(w.cluster.limits(), Limits::default());
-    w.cluster.set_limits(Limits { full_permille: 700, low_permille: 600 });
+    w.cluster.set_limits(Limits { full_permille: 700, low_permille: 600, ..Limits::default() });
     fill(&mut w, 0, 75);
     w.run(60_000);
     assert!(percent(&w, 0) <= 60, "{}", percent(&w, 0));
-    w.cluster.set_limits(Limits { full_permille: 1_000, low_permille: 1_000 });
+    w.cluster.set_limits(Limits { full_permille: 1_000, low_permille: 1_000, ..Limits::default() });
     fill(&mut w, 0, 99);
     w.run(20_000);
     assert_eq!(percent(&w, 0), 99, "never");

@@ -6,6 +6,7 @@ mod fake;
 mod orders;
 mod planning;
 mod random;
+mod relief;
 mod room;
 mod scenarios;
 mod world;

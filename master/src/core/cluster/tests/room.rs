@@ -12,7 +12,7 @@ const FULL: (u64, u64) = (TOTAL, TOTAL);
 /// Nothing is moved because a disk is full.
 fn quiet_world(servers: usize) -> World {
     let mut w = World::new(1, servers);
-    w.cluster.set_limits(Limits { full_permille: 1_000, low_permille: 1_000 });
+    w.cluster.set_limits(Limits { full_permille: 1_000, low_permille: 1_000, ..Limits::default() });
     w
 }
 

@@ -15,6 +15,8 @@ pub struct Store {
     pub garbage: BTreeMap<ChunkId, GarbageRecord>,
     pub servers: BTreeMap<ServerId, ServerRecord>,
     pub chunk_bytes: u64,
+    /// Bytes a second that are read of each chunk, from all its members in equal parts.
+    pub reads: BTreeMap<ChunkId, u64>,
     /// Reads of chunk records fail.
     pub unreadable: bool,
 }
@@ -230,8 +232,15 @@ impl World {
         fake.next_beat += 1;
         fake.due = now.plus(1_000);
         fake.beats.insert(fake.next_beat, now);
+        let parts = self.store.reads.iter().filter_map(|(chunk, rate)| {
+            let record = self.store.chunks.get(chunk).filter(|r| r.has(ServerId(fake.id)))?;
+            Some(rpc::ChunkUse { chunk: chunk.0, read: rate / record.in_sync.len() as u64, written: 0 })
+        });
+        let hot: Vec<_> = parts.collect();
         let heartbeat = rpc::Heartbeat {
             seq: fake.next_beat,
+            use_rate: hot.iter().map(|u| u.read).sum(),
+            hot,
             disks: vec![fake.disk(self.store.chunk_bytes)],
             chunks: fake.replicas.len() as u64,
             load_permille: fake.load,
