@@ -99,6 +99,7 @@ pub const BRANCHES: &[&str] = &[
     "a second opinion: peers reached a server that the master did not",
     "the master held back, as most servers were gone",
     "a stale replica was deleted",
+    "nothing made a deleted replica anew",
     "a replica of a deleted chunk was deleted",
     "a replica of an unknown chunk was deleted",
     "a replica came back in sync",

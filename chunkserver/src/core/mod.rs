@@ -2,6 +2,7 @@
 //! clocks or random sources: time comes in as an argument, effects go out as values.
 
 pub mod agreement;
+pub mod deleted;
 pub mod differences;
 pub mod heat;
 pub mod layout;

@@ -23,6 +23,8 @@ pub struct Replay<P> {
     exists: bool,
     /// What its file holds belongs to a replica that was deleted since.
     anew: bool,
+    /// The epoch at which one was last deleted.
+    deleted: Option<u64>,
     touched: bool,
     /// The last word on each block: of several images only the last is written, since a later large
     /// write went over it without leaving its content in the journal.
@@ -37,6 +39,7 @@ impl<P> Replay<P> {
             exists: header.is_some(),
             meta: header.unwrap_or_default(),
             anew: false,
+            deleted: None,
             touched: false,
             blocks: BTreeMap::new(),
             recent: Recent::default(),
@@ -46,7 +49,7 @@ impl<P> Replay<P> {
     /// The next record. `content` says where that of its nth block is.
     pub fn add(&mut self, r: &Record, content: impl Fn(u32) -> P) {
         if r.body == Body::Delete {
-            *self = Self { anew: true, ..Self::new(None) };
+            *self = Self { anew: true, deleted: Some(r.epoch), ..Self::new(None) };
             return;
         }
         if !self.exists {
@@ -103,6 +106,11 @@ impl<P> Replay<P> {
     /// Whether there is such a replica at all.
     pub fn exists(&self) -> bool {
         self.exists
+    }
+
+    /// The epoch at which a replica was deleted, if there has been none since.
+    pub fn deleted(&self) -> Option<u64> {
+        self.deleted.filter(|_| !self.exists)
     }
 
     /// Whether the file's blocks and table are those of an earlier replica, and do not count.
@@ -162,10 +170,10 @@ mod tests {
         let mut r = Replay::new(Some(ChunkMeta { epoch: 3, seq: 9, ..ChunkMeta::default() }));
         r.add(&record(10, 0, Body::Image(vec![11])), |i| i);
         r.add(&record(0, 0, Body::Delete), |i| i);
-        assert!(!r.exists());
+        assert_eq!((r.exists(), r.deleted()), (false, Some(1)));
         let again = Record { epoch: 5, ..record(0, 0, Body::Epoch { wanted: 3, in_sync: vec![1, 2] }) };
         r.add(&again, |i| i);
-        assert!(r.exists() && r.starts_anew() && r.blocks().is_empty());
+        assert!(r.exists() && r.starts_anew() && r.blocks().is_empty() && r.deleted().is_none());
         let (meta, _) = r.finish();
         assert_eq!((meta.epoch, meta.seq, meta.in_sync), (5, 0, vec![1, 2]));
     }

@@ -27,6 +27,9 @@ pub enum DiskError {
     /// The chunk has been deleted.
     #[error("the chunk has been deleted")]
     Deleted,
+    /// A replica of the chunk that knew a later epoch was deleted here: none is made anew.
+    #[error("a replica that knew a later epoch has been deleted")]
+    Stale,
 }
 
 impl From<io::Error> for DiskError {
@@ -47,6 +50,7 @@ impl DiskError {
             Self::Corrupt { .. } => Status::Corrupt,
             Self::Range => Status::BadRequest,
             Self::Deleted => Status::NoChunk,
+            Self::Stale => Status::StaleEpoch,
         }
     }
 }

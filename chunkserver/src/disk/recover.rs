@@ -46,9 +46,10 @@ impl Disk {
             let content = |i: u32| (found.file, found.content + u64::from(i) * BLOCK as u64);
             chunk.replay.add(&found.record, content);
         }
-        let (mut recovered, mut nobodys) = (Vec::new(), Vec::new());
+        let (mut recovered, mut nobodys, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
         for (id, mut chunk) in chunks {
             if !chunk.replay.exists() {
+                deleted.extend(chunk.replay.deleted().map(|epoch| (id, epoch)));
                 if chunk.nobodys {
                     // There may be many. That can wait.
                     nobodys.push(id);
@@ -74,7 +75,8 @@ impl Disk {
         let journal = Journal::start(storage.clone(), settings.segment_bytes, scan)?;
         let suspect = recovered.iter().filter(|r| r.file.state.lock().meta.suspect).count();
         tracing::info!(chunks = recovered.len(), records, suspect, "disk opened");
-        let disk = Self::new(storage, settings, journal);
+        let mut disk = Self::new(storage, settings, journal);
+        disk.deleted_before = deleted;
         disk.doom(nobodys);
         Ok((disk, recovered))
     }

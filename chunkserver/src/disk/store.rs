@@ -50,6 +50,8 @@ pub struct Disk {
     failed: AtomicBool,
     /// Bytes of loaded tables, roughly.
     pub(super) table_bytes: AtomicU64,
+    /// Replicas that were deleted before the disk was opened, as far as its journal still knows, and their epochs.
+    pub deleted_before: Vec<(u64, u64)>,
     /// What was found wrong with replicas.
     pub findings: Findings,
 }
@@ -94,6 +96,7 @@ impl Disk {
             total: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             table_bytes: AtomicU64::new(0),
+            deleted_before: Vec::new(),
             findings: Findings::default(),
         };
         disk.measure();

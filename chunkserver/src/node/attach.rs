@@ -272,6 +272,7 @@ fn set_epoch(node: &Arc<Node>, info: &ChunkInfo) -> Result<(), String> {
         Some(chunk) => chunk,
         None if info.in_sync.contains(&node.config.id) => {
             // Made by a write that this server missed, or not written at all yet: the others know.
+            node.deleted.lock().forget(info.chunk);
             let chunk = node.create(info.chunk, meta(info), 0, true).map_err(|e| e.to_string())?;
             chunk.handle(node, Event::Start);
             chunk

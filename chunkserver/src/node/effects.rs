@@ -361,6 +361,6 @@ fn fault(e: &DiskError) -> Option<Fault> {
     match e {
         DiskError::NoSpace => Some(Fault::NoSpace),
         DiskError::Io(_) | DiskError::Failed => Some(Fault::Disk),
-        DiskError::Corrupt { .. } | DiskError::Range | DiskError::Deleted => None,
+        DiskError::Corrupt { .. } | DiskError::Range | DiskError::Deleted | DiskError::Stale => None,
     }
 }

@@ -1,6 +1,7 @@
 //! What goes on in the background: ticks, checkpoints, removal of files, free space.
 
 use super::agreement::agree;
+use super::clock::now;
 use super::lost_disk::give_up;
 use super::scrub::scrub;
 use super::state::{DiskUnit, Node};
@@ -24,6 +25,9 @@ const TABLES: u64 = 256 << 20;
 
 /// Enters the replicas found on a disk.
 pub fn recover_chunks(node: &Arc<Node>, unit: &Arc<DiskUnit>, found: Vec<Recovered>) {
+    for (chunk, epoch) in &unit.disk.deleted_before {
+        node.deleted.lock().add(now(), *chunk, *epoch);
+    }
     for r in found {
         let id = r.file.id;
         if node.chunk(id).is_some() {

@@ -2,6 +2,7 @@
 
 use super::answer::Answer;
 use super::chunk::Chunk;
+use super::clock::now;
 use super::compare::verify;
 use super::dispatch::Asker;
 use super::state::Node;
@@ -30,10 +31,15 @@ fn readable(node: &Node, frame: &Frame) -> Result<Arc<Chunk>, (Status, u64)> {
     if !node.may_serve() {
         return Err((Status::NotServing, 0));
     }
-    let chunk = node.chunk(frame.header.chunk).ok_or((unknown(node), 0))?;
+    let asked = u64::from(frame.header.epoch);
+    let Some(chunk) = node.chunk(frame.header.chunk) else {
+        // Nobody takes what was moved away for never written.
+        let gone = node.deleted.lock().epoch(now(), frame.header.chunk).filter(|gone| asked <= *gone);
+        return Err(gone.map_or((unknown(node), 0), |gone| (Status::StaleEpoch, gone)));
+    };
     let machine = chunk.replica.lock();
     let epoch = machine.epoch();
-    machine.may_read(frame.header.epoch.into()).map_err(|s| (s, epoch))?;
+    machine.may_read(asked).map_err(|s| (s, epoch))?;
     drop(machine);
     Ok(chunk)
 }

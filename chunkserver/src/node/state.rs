@@ -7,6 +7,7 @@ use super::master::MasterLink;
 use super::peers::Peers;
 use super::scrub::DiskScrub;
 use crate::core::Millis;
+use crate::core::deleted::Deleted;
 use crate::core::heat::Heat;
 use crate::core::layout::{ChunkMeta, Geometry};
 use crate::core::pacer::Pacer;
@@ -76,6 +77,8 @@ pub struct Node {
     /// How much is used of late, and which chunks most.
     pub heat: Mutex<Heat>,
     pub(super) chunks: RwLock<HashMap<u64, Arc<Chunk>>>,
+    /// Replicas that were deleted lately; taken after `chunks`.
+    pub(super) deleted: Mutex<Deleted>,
     pub(super) ticking: Mutex<Vec<Arc<Chunk>>>,
     /// Chunks whose replicas are to be compared when they are quiet.
     pub(super) unsettled: Mutex<Vec<Arc<Chunk>>>,
@@ -111,6 +114,7 @@ impl Node {
             traffic: Traffic::default(),
             heat: Mutex::default(),
             chunks: RwLock::default(),
+            deleted: Mutex::default(),
             ticking: Mutex::default(),
             unsettled: Mutex::default(),
             digest: AtomicU64::new(0),
@@ -179,6 +183,9 @@ impl Node {
         if let Some(c) = chunks.get(&id) {
             return Ok(c.clone());
         }
+        if !self.deleted.lock().may_make(now(), self.config.id, id, &meta) {
+            return Err(DiskError::Stale);
+        }
         let unit = self.place()?;
         let file = unit.disk.create(id, meta, blocks)?;
         let chunk = Arc::new(Chunk::new(self, unit.clone(), file, Recent::default()));
@@ -195,6 +202,7 @@ impl Node {
         let mut chunks = self.chunks.write();
         let Some(chunk) = chunks.remove(&id) else { return };
         let epoch = chunk.retire(self);
+        self.deleted.lock().add(now(), id, epoch);
         self.digest_change(id, epoch, 0);
         if let Err(e) = chunk.unit.disk.delete(&chunk.file) {
             tracing::warn!(chunk = id, "cannot delete a replica: {e}");

@@ -304,6 +304,7 @@ impl Node {
         let chunk = match self.chunk(info.chunk) {
             Some(chunk) => chunk,
             None if info.in_sync.contains(&self.id) => {
+                self.deleted.borrow_mut().forget(info.chunk);
                 let chunk = self.create(info.chunk, &meta_of(info), true).map_err(|e| format!("{e:?}"))?;
                 chunk.handle(self, Event::Start);
                 chunk

@@ -29,6 +29,7 @@ const IMAGE_BLOCKS: usize = 2;
 pub enum DiskError {
     Full,
     Deleted,
+    Stale,
     Corrupt(u32),
 }
 
@@ -37,6 +38,7 @@ impl DiskError {
         match self {
             Self::Full => Status::NoSpace,
             Self::Deleted => Status::NoChunk,
+            Self::Stale => Status::StaleEpoch,
             Self::Corrupt(_) => Status::Corrupt,
         }
     }
@@ -84,6 +86,8 @@ pub struct Disk {
     dirty: BTreeSet<u64>,
     /// Files of deleted replicas.
     doomed: BTreeSet<u64>,
+    /// Replicas that were deleted before, as far as the journal still knew, and their epochs.
+    pub deleted_before: Vec<(u64, u64)>,
     pub full: bool,
     /// How far scrubbing is.
     pub scrub_place: (u64, Option<u64>),
@@ -107,6 +111,7 @@ impl Disk {
             chunks: BTreeMap::new(),
             dirty: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            deleted_before: Vec::new(),
             full: false,
             scrub_place: (0, None),
             lost: false,

@@ -197,7 +197,10 @@ fn readable(node: &Rc<Node>, (id, epoch): (u64, u64)) -> Result<Rc<Chunk>, (Stat
     if !node.may_serve() {
         return Err((Status::NotServing, 0));
     }
-    let chunk = node.chunk(id).ok_or((unknown(node), 0))?;
+    let Some(chunk) = node.chunk(id) else {
+        let gone = node.deleted.borrow().epoch(node.now(), id).filter(|gone| epoch <= *gone);
+        return Err(gone.map_or((unknown(node), 0), |gone| (Status::StaleEpoch, gone)));
+    };
     let held = chunk.replica.borrow().epoch();
     chunk.replica.borrow().may_read(epoch).map_err(|s| (s, held))?;
     Ok(chunk)

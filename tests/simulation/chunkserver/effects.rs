@@ -39,7 +39,7 @@ pub fn member_answer(reply: Option<&Reply>) -> MemberAnswer {
 fn fault(e: DiskError) -> Option<Fault> {
     match e {
         DiskError::Full => Some(Fault::NoSpace),
-        DiskError::Deleted | DiskError::Corrupt(_) => None,
+        DiskError::Deleted | DiskError::Stale | DiskError::Corrupt(_) => None,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::executor::Life;
 use crate::message::{Answer, Message, Reply};
 use crate::net::ConnId;
 use crate::world::World;
+use cairn_chunkserver::core::deleted::Deleted;
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::recent::Recent;
 use cairn_chunkserver::core::replica::{Event, Times};
@@ -49,6 +50,8 @@ pub struct Node {
     pub times: Times,
     pub disk: Rc<RefCell<Disk>>,
     pub chunks: RefCell<BTreeMap<u64, Rc<Chunk>>>,
+    /// Replicas that were deleted lately.
+    pub deleted: RefCell<Deleted>,
     pub peers: RefCell<Peers>,
     pub link: RefCell<Link>,
     pub ticking: RefCell<Vec<Rc<Chunk>>>,
@@ -81,6 +84,7 @@ impl Node {
             times,
             disk: disk.clone(),
             chunks: RefCell::default(),
+            deleted: RefCell::default(),
             peers: RefCell::default(),
             link: RefCell::default(),
             ticking: RefCell::default(),
@@ -94,6 +98,9 @@ impl Node {
             lease_until: Cell::new(0),
         });
         let found = disk.borrow_mut().open();
+        for (chunk, epoch) in &disk.borrow().deleted_before {
+            node.deleted.borrow_mut().add(node.now(), *chunk, *epoch);
+        }
         for (chunk, meta, recent) in found {
             trace!(world, "s{id} c{chunk} found: {meta:?} {:?}", disk.borrow().contents(chunk));
             node.enter(chunk, &meta, recent, node.behind);
@@ -154,6 +161,10 @@ impl Node {
         if let Some(chunk) = self.chunk(id) {
             return Ok(chunk);
         }
+        if !self.deleted.borrow().may_make(self.now(), self.id, id, meta) {
+            self.world.coverage.hit("nothing made a deleted replica anew");
+            return Err(DiskError::Stale);
+        }
         trace!(self.world, "s{} c{id} created: {meta:?} suspect {suspect}", self.id);
         self.disk.borrow_mut().create(id, meta.clone())?;
         if suspect {
@@ -164,20 +175,20 @@ impl Node {
     }
 
     pub fn delete(self: &Rc<Self>, id: u64) {
-        if self.forget(id) {
+        if let Some(epoch) = self.forget(id) {
+            self.deleted.borrow_mut().add(self.now(), id, epoch);
             trace!(self.world, "s{} c{id} deleted", self.id);
             self.disk.borrow_mut().delete(id);
         }
     }
 
-    /// A replica is gone. False: there was none.
-    pub fn forget(self: &Rc<Self>, id: u64) -> bool {
-        let chunk = self.chunks.borrow_mut().remove(&id);
-        let Some(chunk) = chunk else { return false };
+    /// A replica is gone: its epoch. None: there was none.
+    pub fn forget(self: &Rc<Self>, id: u64) -> Option<u64> {
+        let chunk = self.chunks.borrow_mut().remove(&id)?;
         let epoch = chunk.retire(self);
         self.digest_change(id, epoch, 0);
         self.world.epoch_forgotten(self.id, id);
-        true
+        Some(epoch)
     }
 
     pub fn digest_change(&self, chunk: u64, from: u64, to: u64) {

@@ -86,6 +86,7 @@ impl Disk {
         self.chunks.clear();
         self.dirty.clear();
         self.doomed.clear();
+        self.deleted_before.clear();
         let mut found: BTreeMap<u64, Replay<Content>> = BTreeMap::new();
         for (id, file) in &self.files {
             found.insert(*id, Replay::new(file.header.get().clone()));
@@ -98,6 +99,7 @@ impl Disk {
         let mut out = Vec::new();
         for (id, replay) in found {
             if !replay.exists() {
+                self.deleted_before.extend(replay.deleted().map(|epoch| (id, epoch)));
                 self.files.remove(&id);
                 continue;
             }
