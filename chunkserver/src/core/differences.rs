@@ -8,14 +8,30 @@ pub fn rank((crc, version): Told) -> (u64, bool) {
     (version, !is_bad((crc, version)))
 }
 
+/// A bad block.
+const BAD: Told = (1, 0);
+
 /// Whether the replica that tells this cannot be asked for the block.
-pub fn is_bad((crc, version): Told) -> bool {
-    version == 0 && crc == 1
+pub fn is_bad(told: Told) -> bool {
+    told == BAD
 }
 
 /// Whether any block is bad: then a server that has none of them cannot be given the chunk.
 pub fn any_bad(table: &[Told]) -> bool {
     table.iter().any(|t| is_bad(*t))
+}
+
+/// Whether a member's replica was made anew, and not made level yet: there is none, or one that is in doubt and has no write, while
+/// others are at `seq`.
+pub fn is_newcomer(exists: bool, unclean: bool, its: u64, seq: u64) -> bool {
+    seq > 0 && (!exists || (unclean && its == 0))
+}
+
+/// What the table of a replica that was made anew, and has not been made level yet, says of that many blocks: of those that it does
+/// not hold it knows nothing, so its holes are no better than a bad block.
+pub fn of_newcomer(table: &[Told], blocks: usize) -> Vec<Told> {
+    let known = |told: Told| if told.1 == 0 { BAD } else { told };
+    (0..blocks).map(|block| known(at(table, block))).collect()
 }
 
 /// What a table says of a block; behind its end nothing was ever written.
@@ -131,6 +147,26 @@ mod tests {
         assert_eq!(decide(&[(9, 6)], &[a.clone(), b], 0), primary(Some(1)));
         assert_eq!(decide(&a, &[], 0), None);
         assert_eq!(decide(&a, std::slice::from_ref(&a), 0), None);
+    }
+
+    #[test]
+    fn what_a_newcomer_lacks_does_not_count_as_never_written() {
+        let (own, third) = (vec![BAD, BAD, (5, 4)], vec![BAD, (0, 0), (5, 4)]);
+        let newcomer = vec![(7, 3)];
+        let from = |others: &[Vec<Told>], block| decide(&own, others, block).and_then(|d| d.from);
+        let told = of_newcomer(&newcomer, 3);
+        assert_eq!(told, [(7, 3), BAD, BAD]);
+        let others = [third.clone(), told];
+        assert_eq!(from(&others, 0), Some(1), "what it has counts");
+        assert_eq!(from(&others, 1), Some(0), "a hole of one that was always there");
+        assert_eq!(decide(&own, &others, 2).map(|d| d.from), Some(None));
+        let empty = [third, of_newcomer(&[], 3)];
+        assert_eq!(decide(&own, &empty, 0), None, "nobody has it: it is not made zeros");
+        assert!(is_newcomer(true, true, 0, 9) && is_newcomer(false, false, 0, 9));
+        let others = [(true, false, 0, 9), (true, true, 3, 9), (true, true, 0, 0)];
+        assert!(
+            !others.into_iter().any(|(exists, unclean, its, seq)| is_newcomer(exists, unclean, its, seq))
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::ask::{Failed, ask, decoded, install, state_on, sync_member, table};
 use super::chunk::{Chunk, Machine};
 use super::effects::INSTALL_BLOCKS;
 use super::state::Node;
-use crate::core::differences::{Decisions, Told, at, decide, differing, is_bad};
+use crate::core::differences::{Decisions, Told, at, decide, differing, is_bad, is_newcomer, of_newcomer};
 use crate::core::layout::ChunkMeta;
 use crate::core::replica::{Event, Fault};
 use crate::disk::DiskError;
@@ -79,7 +79,8 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
     let in_doubt = states.iter().any(|s| s.unclean);
     if differ || in_doubt {
         let tables = tables(node, chunk, meta, &members).await?;
-        let by = fetch_newer(node, chunk, meta, &members, &tables, seq).await?;
+        let own = own_table(chunk).map_err(here)?.len();
+        let by = fetch_newer(node, chunk, meta, &members, &known(&tables, &states, own, seq), seq).await?;
         let Decisions { higher_version, majority, primary } = by;
         tracing::info!(
             chunk = chunk.id,
@@ -118,6 +119,16 @@ async fn compare(node: &Arc<Node>, chunk: &Arc<Chunk>, meta: &ChunkMeta) -> Resu
     elsewhere?;
     own.map_err(here)?;
     Ok(seq)
+}
+
+/// What the members' tables say, but for the holes of those that were made anew.
+fn known(tables: &[Vec<Told>], states: &[StateReply], own: usize, seq: u64) -> Vec<Vec<Told>> {
+    let longest = tables.iter().map(Vec::len).max().unwrap_or(0).max(own);
+    let told = |(table, s): (&Vec<Told>, &StateReply)| match is_newcomer(s.exists, s.unclean, s.seq, seq) {
+        true => of_newcomer(table, longest),
+        false => table.clone(),
+    };
+    tables.iter().zip(states).map(told).collect()
 }
 
 /// Holds the replica as it was when the comparison began: once another epoch has come, what was found is out of

@@ -7,7 +7,7 @@ use super::node::Node;
 use super::peers::CallError;
 use crate::message::{Answer, Ask, Content, Reply, Request, Told};
 use crate::net::ConnId;
-use cairn_chunkserver::core::differences::{Rule, at, decide, differing, is_bad};
+use cairn_chunkserver::core::differences::{Rule, at, decide, differing, is_bad, is_newcomer, of_newcomer};
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::replica::{Event, Fault};
 use cairn_proto::block::zero_block_crc;
@@ -66,9 +66,11 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
     };
     let own_digest = node.disk.borrow().digest(chunk.id);
     let mut connections = Vec::new();
+    let mut states = Vec::new();
     for m in &members {
         let ((its, unclean, exists, digest), connection) = state_on(node, chunk, meta, *m).await?;
         connections.push(connection);
+        states.push((its, unclean, exists));
         if its == seq && exists && digest != own_digest {
             node.world.coverage.hit("compared: digests differ at equal seq");
         }
@@ -80,7 +82,8 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
         for m in &members {
             tables.push(table(node, chunk, meta.epoch, *m).await?);
         }
-        fetch_newer(node, chunk, meta, &members, &tables, seq).await?;
+        let own = own_table(node, chunk).map_err(here)?.len();
+        fetch_newer(node, chunk, meta, &members, &known(node, &tables, &states, own, seq), seq).await?;
         for ((m, table), on) in members.iter().zip(&tables).zip(&connections) {
             let own = own_table(node, chunk).map_err(here)?;
             for run in differing(&own, table, INSTALL_BLOCKS) {
@@ -100,6 +103,24 @@ async fn compare(node: &Rc<Node>, chunk: &Rc<Chunk>, meta: &ChunkMeta) -> Result
     let (elsewhere, ()) = futures::join!(elsewhere, sync_here(node, chunk));
     elsewhere?;
     Ok(seq)
+}
+
+fn known(
+    node: &Node,
+    tables: &[Vec<Told>],
+    states: &[(u64, bool, bool)],
+    own: usize,
+    seq: u64,
+) -> Vec<Vec<Told>> {
+    let longest = tables.iter().map(Vec::len).max().unwrap_or(0).max(own);
+    let told = |(table, (its, unclean, exists)): (&Vec<Told>, &(u64, bool, bool))| {
+        if !is_newcomer(*exists, *unclean, *its, seq) {
+            return table.clone();
+        }
+        node.world.coverage.hit("compared with a replica that was made anew");
+        of_newcomer(table, longest)
+    };
+    tables.iter().zip(states).map(told).collect()
 }
 
 fn still(chunk: &Chunk, meta: &ChunkMeta) -> Result<(), Failed> {
