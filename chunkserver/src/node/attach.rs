@@ -6,7 +6,7 @@ use super::master::{WAITING, epoch_event, meta};
 use super::probe::{self, Beat};
 use super::scrub;
 use super::state::Node;
-use crate::core::replica::Event;
+use crate::core::replica::{Event, Made};
 use cairn_proto::backoff::Backoff;
 use cairn_proto::rpc::cluster_client::ClusterClient;
 use cairn_proto::rpc::master_command::Cmd;
@@ -273,7 +273,7 @@ fn set_epoch(node: &Arc<Node>, info: &ChunkInfo) -> Result<(), String> {
         None if info.in_sync.contains(&node.config.id) => {
             // Made by a write that this server missed, or not written at all yet: the others know.
             node.deleted.lock().forget(info.chunk);
-            let chunk = node.create(info.chunk, meta(info), 0, true).map_err(|e| e.to_string())?;
+            let chunk = node.create(info.chunk, meta(info), 0, Made::InDoubt).map_err(|e| e.to_string())?;
             chunk.handle(node, Event::Start);
             chunk
         }

@@ -5,7 +5,7 @@ use super::chunk::{Chunk, ChunkEvent};
 use super::state::Node;
 use super::{agreement, reads, verify, wire};
 use crate::core::layout::ChunkMeta;
-use crate::core::replica::{Event, Fault};
+use crate::core::replica::{Event, Fault, Made};
 use crate::disk::DiskError;
 use bytes::Bytes;
 use cairn_proto::block::{BLOCK, piece_crcs, zero_block_crc};
@@ -62,9 +62,8 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
             let in_sync = meta.create_in_sync.clone();
             let wanted = if meta.wanted == 0 { in_sync.len() as u32 } else { meta.wanted };
             let first = ChunkMeta { epoch: 1, in_sync, wanted, ..ChunkMeta::default() };
-            // Where replicas may be lost this may have been one of them.
-            let suspect = node.is_behind() || node.has_lost_disk();
-            match fits.and_then(|()| node.create(frame.header.chunk, first, change.blocks().1, suspect)) {
+            let made = node.made_by_client();
+            match fits.and_then(|()| node.create(frame.header.chunk, first, change.blocks().1, made)) {
                 Ok(chunk) => {
                     chunk.handle(node, Event::Start);
                     chunk
@@ -136,9 +135,12 @@ fn forward(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Resu
     let member = said.in_sync.contains(&node.config.id);
     let found = match node.chunk(frame.header.chunk) {
         Some(chunk) => Ok(chunk),
-        None if seq == 1 && member => {
-            node.create(frame.header.chunk, ChunkMeta { seq: 0, ..said.clone() }, change.blocks().1, false)
-        }
+        None if seq == 1 && member => node.create(
+            frame.header.chunk,
+            ChunkMeta { seq: 0, ..said.clone() },
+            change.blocks().1,
+            Made::ByPrimary,
+        ),
         None => {
             answer.refuse(Status::Behind, 0, "unknown chunk");
             return Ok(());
@@ -203,7 +205,7 @@ fn install(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Resu
         return Ok(());
     }
     let blocks = first.saturating_add(meta.blocks as u32);
-    let made = node.create(frame.header.chunk, ChunkMeta { seq: 0, ..said.clone() }, blocks, true);
+    let made = node.create(frame.header.chunk, ChunkMeta { seq: 0, ..said.clone() }, blocks, Made::InDoubt);
     let chunk = match made {
         Ok(chunk) => chunk,
         Err(e) => {

@@ -13,7 +13,7 @@ use crate::core::layout::{ChunkMeta, Geometry};
 use crate::core::pacer::Pacer;
 use crate::core::placement::{Candidate, choose};
 use crate::core::recent::Recent;
-use crate::core::replica::Times;
+use crate::core::replica::{Made, Times};
 use crate::disk::{BootMark, ChunkFile, Disk, DiskError, Syncer};
 use cairn_proto::digest::replica_hash;
 use parking_lot::{Mutex, RwLock};
@@ -142,6 +142,11 @@ impl Node {
         !self.lost.is_empty() || self.disks.iter().any(|u| u.disk.has_failed())
     }
 
+    /// How a client's first write makes a replica: where replicas may be lost it may have been one of them.
+    pub(super) fn made_by_client(&self) -> Made {
+        if self.is_behind() || self.has_lost_disk() { Made::InDoubt } else { Made::ByClient }
+    }
+
     /// The replica of a chunk.
     pub fn chunk(&self, id: u64) -> Option<Arc<Chunk>> {
         self.chunks.read().get(&id).cloned()
@@ -170,15 +175,8 @@ impl Node {
         chunk
     }
 
-    /// Makes a replica without content, unless there is one; it will soon have so many blocks. `suspect`: it has to be
-    /// compared first.
-    pub fn create(
-        &self,
-        id: u64,
-        meta: ChunkMeta,
-        blocks: u32,
-        suspect: bool,
-    ) -> Result<Arc<Chunk>, DiskError> {
+    /// Makes a replica without content, unless there is one; it will soon have so many blocks.
+    pub fn create(&self, id: u64, meta: ChunkMeta, blocks: u32, made: Made) -> Result<Arc<Chunk>, DiskError> {
         let mut chunks = self.chunks.write();
         if let Some(c) = chunks.get(&id) {
             return Ok(c.clone());
@@ -189,9 +187,13 @@ impl Node {
         let unit = self.place()?;
         let file = unit.disk.create(id, meta, blocks)?;
         let chunk = Arc::new(Chunk::new(self, unit.clone(), file, Recent::default()));
-        if suspect {
-            unit.disk.doubt(&chunk.file)?;
-            chunk.replica.lock().distrust();
+        match made {
+            Made::InDoubt => {
+                unit.disk.doubt(&chunk.file)?;
+                chunk.replica.lock().distrust();
+            }
+            Made::ByClient => chunk.replica.lock().is_born(),
+            Made::ByPrimary => {}
         }
         Ok(self.enter(&mut chunks, chunk))
     }

@@ -6,7 +6,7 @@ use super::node::{Node, Question};
 use crate::message::{Ask, Message, Request};
 use crate::net::ConnId;
 use crate::world::MASTER;
-use cairn_chunkserver::core::replica::{Event, Fault};
+use cairn_chunkserver::core::replica::{Event, Fault, Made};
 use cairn_master::core::cluster::Down;
 use cairn_proto::data::Status;
 use cairn_proto::rpc::{
@@ -305,7 +305,8 @@ impl Node {
             Some(chunk) => chunk,
             None if info.in_sync.contains(&self.id) => {
                 self.deleted.borrow_mut().forget(info.chunk);
-                let chunk = self.create(info.chunk, &meta_of(info), true).map_err(|e| format!("{e:?}"))?;
+                let chunk =
+                    self.create(info.chunk, &meta_of(info), Made::InDoubt).map_err(|e| format!("{e:?}"))?;
                 chunk.handle(self, Event::Start);
                 chunk
             }

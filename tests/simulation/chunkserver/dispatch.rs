@@ -7,7 +7,7 @@ use super::disk::DiskError;
 use super::node::Node;
 use crate::message::{Answer, Ask, Content, Reply, Request, Told};
 use cairn_chunkserver::core::layout::ChunkMeta;
-use cairn_chunkserver::core::replica::Event;
+use cairn_chunkserver::core::replica::{Event, Made};
 use cairn_proto::block::zero_block_crc;
 use cairn_proto::data::Status;
 use std::rc::Rc;
@@ -89,7 +89,8 @@ fn write(
             fits.map_err(DiskError::status)?;
             let first = ChunkMeta { epoch: 1, in_sync: create, wanted, ..ChunkMeta::default() };
             let suspect = node.behind || node.lost_disk.get();
-            let chunk = node.create(id, &first, suspect).map_err(DiskError::status)?;
+            let made = if suspect { Made::InDoubt } else { Made::ByClient };
+            let chunk = node.create(id, &first, made).map_err(DiskError::status)?;
             chunk.handle(node, Event::Start);
             chunk
         }
@@ -119,9 +120,9 @@ fn forward(
 ) -> Result<(), Status> {
     let chunk = match node.chunk(id) {
         Some(chunk) => chunk,
-        None if said.seq == 1 && said.in_sync.contains(&node.id) => {
-            node.create(id, &ChunkMeta { seq: 0, ..said.clone() }, false).map_err(DiskError::status)?
-        }
+        None if said.seq == 1 && said.in_sync.contains(&node.id) => node
+            .create(id, &ChunkMeta { seq: 0, ..said.clone() }, Made::ByPrimary)
+            .map_err(DiskError::status)?,
         None => return Err(Status::Behind),
     };
     let may = node.disk.borrow_mut().may_apply(Some(id), change);
@@ -144,7 +145,7 @@ fn install(
     (first, told, crcs, data): (u32, &[Told], &[u32], &[Content]),
     to: Ticket,
 ) -> Result<(), (Status, u64)> {
-    let made = node.create(id, &ChunkMeta { seq: 0, ..said.clone() }, true);
+    let made = node.create(id, &ChunkMeta { seq: 0, ..said.clone() }, Made::InDoubt);
     let chunk = made.map_err(|e| (e.status(), 0))?;
     may_install(node, &chunk, from, &said).map_err(|s| (s, chunk.replica.borrow().epoch()))?;
     let told: Vec<Told> = crcs

@@ -11,7 +11,7 @@ use crate::world::World;
 use cairn_chunkserver::core::deleted::Deleted;
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::recent::Recent;
-use cairn_chunkserver::core::replica::{Event, Times};
+use cairn_chunkserver::core::replica::{Event, Made, Times};
 use cairn_chunkserver::core::scrub::Scrub;
 use cairn_proto::data::Status;
 use cairn_proto::digest::replica_hash;
@@ -156,8 +156,8 @@ impl Node {
         chunk
     }
 
-    /// Makes a replica without content, unless there is one. `suspect`: it has to be compared first.
-    pub fn create(&self, id: u64, meta: &ChunkMeta, suspect: bool) -> Result<Rc<Chunk>, DiskError> {
+    /// Makes a replica without content, unless there is one.
+    pub fn create(&self, id: u64, meta: &ChunkMeta, made: Made) -> Result<Rc<Chunk>, DiskError> {
         if let Some(chunk) = self.chunk(id) {
             return Ok(chunk);
         }
@@ -165,13 +165,17 @@ impl Node {
             self.world.coverage.hit("nothing made a deleted replica anew");
             return Err(DiskError::Stale);
         }
-        trace!(self.world, "s{} c{id} created: {meta:?} suspect {suspect}", self.id);
+        trace!(self.world, "s{} c{id} created: {meta:?} {made:?}", self.id);
         self.disk.borrow_mut().create(id, meta.clone())?;
-        if suspect {
+        if made == Made::InDoubt {
             self.disk.borrow_mut().doubt(id)?;
         }
         let meta = self.disk.borrow().meta(id);
-        Ok(self.enter(id, &meta, Recent::default(), suspect))
+        let chunk = self.enter(id, &meta, Recent::default(), made == Made::InDoubt);
+        if made == Made::ByClient {
+            chunk.replica.borrow_mut().is_born();
+        }
+        Ok(chunk)
     }
 
     pub fn delete(self: &Rc<Self>, id: u64) {

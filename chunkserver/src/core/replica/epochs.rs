@@ -14,6 +14,7 @@ impl<W: Clone, A> Replica<W, A> {
         self.wanted = meta.wanted;
         if before.first() != self.in_sync.first() {
             self.primary_since = meta.epoch;
+            self.renumbered = false;
         }
         self.failed.clear();
         self.fault = None;

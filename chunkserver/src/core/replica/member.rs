@@ -56,8 +56,13 @@ impl<W: Clone, A> Replica<W, A> {
             Err(status) => status,
             Ok(()) if !self.is_member() => Status::StaleEpoch,
             Ok(()) if !self.trusted => Status::Busy,
-            Ok(()) if self.recent.seq_of(id) == Some(meta.seq) => {
+            Ok(()) if self.renumbered => Status::Behind,
+            Ok(()) if meta.seq == self.seq && self.recent.seq_of(id) == Some(meta.seq) => {
                 return out.push(Effect::Store { seq: meta.seq, id, sync, write: None, answer });
+            }
+            Ok(()) if meta.seq <= self.seq => {
+                self.renumbered = true;
+                Status::Behind
             }
             Ok(()) if meta.seq != self.seq + 1 => Status::Behind,
             Ok(()) => {

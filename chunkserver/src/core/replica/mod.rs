@@ -45,6 +45,17 @@ pub struct Times {
     pub report_again: Millis,
 }
 
+/// How a replica without content comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// By a client's first write.
+    ByClient,
+    /// By a primary's first write.
+    ByPrimary,
+    /// Others have the content, or may have: it has to be compared, or brought up to date, first.
+    InDoubt,
+}
+
 #[derive(Debug)]
 struct Joining {
     target: u32,
@@ -69,6 +80,11 @@ pub struct Replica<W, A> {
     /// primary may have given up on it after it had told the master.
     confirmed: bool,
     level: bool,
+    /// Made by a client's write, none of which all members have taken yet: they may turn out to have had the chunk, which was lost
+    /// here with a disk.
+    newborn: bool,
+    /// The primary gives numbers that it has given already: nothing of it counts before the replicas have been compared.
+    renumbered: bool,
     comparing: bool,
     /// Something was found while the replicas were being compared: perhaps too late for that.
     doubted: bool,
@@ -104,6 +120,8 @@ impl<W: Clone, A> Replica<W, A> {
             trusted: !meta.suspect && meta.in_sync.contains(&me),
             confirmed: true,
             level: !meta.suspect,
+            newborn: false,
+            renumbered: false,
             comparing: false,
             doubted: false,
             noted: meta.suspect,
@@ -177,7 +195,7 @@ impl<W: Clone, A> Replica<W, A> {
             std::cmp::Ordering::Less => Err(Status::StaleEpoch),
             std::cmp::Ordering::Greater => Err(Status::Behind),
             _ if !self.is_member() => Err(Status::StaleEpoch),
-            _ if !self.is_trusted() => Err(Status::Busy),
+            _ if !self.is_trusted() || self.newborn => Err(Status::Busy),
             _ => Ok(()),
         }
     }
@@ -187,6 +205,11 @@ impl<W: Clone, A> Replica<W, A> {
         self.trusted = false;
         self.level = false;
         self.noted = true;
+    }
+
+    /// It is made by a client's write.
+    pub fn is_born(&mut self) {
+        self.newborn = self.in_sync.len() > 1;
     }
 
     /// Whether it has to be compared with the others before it is used as it should be.
@@ -249,6 +272,8 @@ impl<W: Clone, A> Replica<W, A> {
                 self.recent.forget_after(self.seq);
                 self.trusted = true;
                 self.confirmed = true;
+                self.newborn = false;
+                self.renumbered = false;
             }
             Event::Tick => self.tick(now, &mut out),
         }

@@ -11,6 +11,8 @@ pub(super) struct Op<A> {
     /// Of a write.
     pub id: WriteId,
     pub seq: u64,
+    /// It is a write, not only a sync.
+    pub writes: bool,
     pub sync: bool,
     /// This server's own part is not done yet.
     pub local: bool,
@@ -30,6 +32,8 @@ impl<W: Clone, A> Replica<W, A> {
         }
         let done = |op: &Op<A>| !op.local && op.owed.is_empty();
         while let Some(id) = self.ops.iter().find(|(_, op)| done(op)).map(|(id, _)| *id) {
+            // A sync tells nothing: members have it done for a chunk that they do not know, too.
+            self.newborn &= self.ops.get(&id).is_none_or(|op| !op.writes);
             self.end_op(id, Status::Ok, out);
         }
     }

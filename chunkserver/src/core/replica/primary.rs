@@ -50,7 +50,7 @@ impl<W: Clone, A> Replica<W, A> {
         self.seq += 1;
         let seq = self.seq;
         self.recent.add(id, seq);
-        let (op, members, joining) = self.start_op(now, id, seq, sync, answer);
+        let (op, members, joining) = self.start_op(now, (id, seq, true), sync, answer);
         if !members.is_empty() {
             out.push(Effect::Forward { op, to: members, seq, id, sync, write: write.clone() });
         }
@@ -68,7 +68,7 @@ impl<W: Clone, A> Replica<W, A> {
     }
 
     fn start_sync(&mut self, now: Millis, answer: A, out: &mut Effects<W, A>) {
-        let (op, mut to, joining) = self.start_op(now, WriteId::default(), self.seq, true, answer);
+        let (op, mut to, joining) = self.start_op(now, (WriteId::default(), self.seq, false), true, answer);
         to.extend(joining);
         out.push(Effect::SyncAll { op, to });
     }
@@ -78,8 +78,7 @@ impl<W: Clone, A> Replica<W, A> {
     fn start_op(
         &mut self,
         now: Millis,
-        id: WriteId,
-        seq: u64,
+        (id, seq, writes): (WriteId, u64, bool),
         sync: bool,
         answer: A,
     ) -> (OpId, Vec<u32>, Option<u32>) {
@@ -88,7 +87,8 @@ impl<W: Clone, A> Replica<W, A> {
         let owed = members.iter().copied().chain(joining).collect();
         let op = self.next_op;
         self.next_op += 1;
-        self.ops.insert(op, Op { id, seq, sync, local: true, owed, answers: vec![answer], since: now });
+        self.ops
+            .insert(op, Op { id, seq, writes, sync, local: true, owed, answers: vec![answer], since: now });
         (op, members.into_iter().filter(|s| !self.failed.contains(s)).collect(), joining)
     }
 
@@ -183,6 +183,11 @@ impl<W: Clone, A> Replica<W, A> {
                 self.crowded = false;
                 self.trusted = true;
                 self.confirmed = true;
+                if std::mem::take(&mut self.newborn) {
+                    // Members that had the chunk have other writes under these numbers. The clients send theirs again.
+                    self.ops.values().for_each(|op| self.recent.forget(op.seq));
+                    self.end_all(Status::Busy, out);
+                }
                 // What was written nowhere does not count; the client may send it again.
                 while let Some((id, lost)) =
                     self.ops.iter().find(|(_, op)| op.seq > seq).map(|(id, op)| (*id, op.seq))
@@ -209,7 +214,7 @@ impl<W: Clone, A> Replica<W, A> {
     }
 
     pub(super) fn join(&mut self, target: u32) {
-        if self.is_primary() && self.level && !self.in_sync.contains(&target) {
+        if self.is_primary() && self.level && !self.newborn && !self.in_sync.contains(&target) {
             self.joining = Some(Joining { target, ready: false });
         }
     }

@@ -56,6 +56,59 @@ fn a_write_is_acknowledged_when_all_have_it() {
 }
 
 #[test]
+fn a_primary_that_was_made_anew_acknowledges_nothing_that_its_members_may_have_otherwise() {
+    let mut r = replica(1, &[1, 2]);
+    r.is_born();
+    for n in [7, 8] {
+        r.handle(0, write(n, 1, "a"));
+        r.handle(0, Event::LocalDone { op: n - 6 });
+    }
+    let late = Event::Answered { op: 1, server: 2, answer: MemberAnswer::NotLevel };
+    assert!(r.handle(1, late).contains(&Effect::Compare));
+    let out = r.handle(2, Event::Compared { epoch: 1, result: Ok(5) });
+    let busy = || Effect::Answer { to: "a", status: Status::Busy, seq: 1 };
+    assert_eq!(out, [busy(), Effect::Answer { to: "a", status: Status::Busy, seq: 2 }]);
+    assert_eq!(r.may_read(1), Ok(()));
+    let again = r.handle(3, write(7, 1, "a"));
+    assert!(matches!(again[0], Effect::Forward { seq: 6, .. }), "it does not pass for applied: {again:?}");
+}
+
+#[test]
+fn a_new_replica_is_not_read_before_all_members_took_a_write() {
+    let mut r = replica(1, &[1, 2]);
+    r.is_born();
+    r.handle(0, write(7, 1, "a"));
+    r.handle(0, Event::Sync { epoch: 1, answer: "s" });
+    for event in [Event::LocalDone { op: 1 }, Event::LocalDone { op: 2 }, done(2, 2)] {
+        r.handle(1, event);
+        assert_eq!(r.may_read(1), Err(Status::Busy));
+    }
+    assert_eq!(r.handle(2, done(1, 2)), [ok("a", 1)]);
+    assert_eq!(r.may_read(1), Ok(()));
+}
+
+#[test]
+fn a_member_takes_nothing_of_a_primary_that_gives_its_numbers_again() {
+    let mut m = replica(2, &[1, 2]);
+    let forward = |write, seq| Event::Forward {
+        from: 1,
+        meta: ChunkMeta { seq, ..meta(1, &[1, 2]) },
+        id: id(write),
+        sync: false,
+        write: 0,
+        answer: "f",
+    };
+    for n in [1, 2] {
+        assert!(matches!(m.handle(0, forward(n, n))[..], [Effect::Store { .. }]));
+    }
+    assert!(matches!(m.handle(0, forward(2, 2))[..], [Effect::Store { write: None, .. }]), "sent again");
+    assert_eq!(refused(m.handle(1, forward(9, 1))), Status::Behind);
+    assert_eq!(refused(m.handle(1, forward(10, 3))), Status::Behind, "the next number counts as little");
+    m.handle(2, Event::Leveled { seq: 2 });
+    assert!(matches!(m.handle(3, forward(11, 3))[..], [Effect::Store { .. }]));
+}
+
+#[test]
 fn a_retry_waits_for_the_write_or_is_answered_at_once_and_is_applied_once() {
     let mut r = replica(1, &[1, 2]);
     r.handle(0, write(7, 1, "a"));
