@@ -223,3 +223,22 @@ async fn a_full_disk_is_told_before_anything_is_done_and_a_full_member_is_droppe
     c.chunk(3, &[1, 3]);
     assert_eq!(c.write_as(3, 3, 0, &data, true).await.unwrap().status(), Status::NoSpace);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_of_a_session_that_is_over_are_refused_once_the_server_has_said_so() {
+    let mut c = TestCluster::new(3).await;
+    c.chunk(1, &[1, 2, 3]);
+    // The test writes under session 77.
+    let (kept, late) = (pattern(1, 4096), pattern(2, 4096));
+    c.write(1, 0, &kept, false).await;
+    let id = c.write_id();
+    c.master.state.lock().sessions(90, &[3]);
+    c.wait_for("all have shut it out", |c| c.master.state.lock().done.len() == 3).await;
+    let refused = c.write_as(id, 1, 0, &late, false).await;
+    assert_eq!(refused.unwrap().status(), Status::Fenced);
+    c.master.state.lock().sessions(90, &[3, 77]);
+    c.wait_for("it counts", |c| c.master.state.lock().done.len() == 6).await;
+    assert_eq!(c.read_soon(2, 1, 0, 4096).await, kept);
+    c.write(1, 0, &late, false).await;
+    assert_eq!(c.read_soon(2, 1, 0, 4096).await, late);
+}

@@ -1,4 +1,4 @@
-//! Processes that lock files when they are told to.
+//! Processes that lock files, write and sync them when they are told to.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,14 +11,19 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// Answers each line with "ok" or the name of the error. SIGUSR1 interrupts a wait.
 const SCRIPT: &str = r"
-import errno, fcntl, signal, struct, sys
+import errno, fcntl, os, signal, struct, sys
 def interrupted(*_): raise InterruptedError(errno.EINTR, 'a signal')
 signal.signal(signal.SIGUSR1, interrupted)
 f = open(sys.argv[1], 'r+b', buffering=0)
 MODES = {'x': (fcntl.F_WRLCK, fcntl.LOCK_EX), 's': (fcntl.F_RDLCK, fcntl.LOCK_SH), 'u': (fcntl.F_UNLCK, fcntl.LOCK_UN)}
 COMMANDS = {'posix': (fcntl.F_GETLK, fcntl.F_SETLK, fcntl.F_SETLKW), 'ofd': (36, 37, 38)}
 FORM = 'hhqqixxxx'
-def do(how, kind, mode, start, length):
+def do(how, *words):
+    if how == 'write':
+        return os.pwrite(f.fileno(), words[0].encode(), 0) and None
+    if how == 'sync':
+        return os.fsync(f.fileno())
+    kind, mode, start, length = words
     kernels, flocks = MODES[mode]
     if kind == 'flock':
         return fcntl.flock(f, flocks | (0 if how == 'wait' else fcntl.LOCK_NB))
@@ -70,7 +75,8 @@ impl Locker {
         self.child.id()
     }
 
-    /// Asks for something, without waiting for the answer: "try|wait|test posix|ofd|flock x|s|u START LENGTH" (0: to the end).
+    /// Asks for something, without waiting for the answer: "try|wait|test posix|ofd|flock x|s|u START LENGTH" (0: to the end), "write TEXT" (at
+    /// the beginning), "sync".
     pub fn ask(&mut self, what: &str) {
         writeln!(self.stdin, "{what}").unwrap();
     }

@@ -31,6 +31,7 @@ pub struct Client {
     conns: RefCell<BTreeMap<NodeId, ConnId>>,
     known: RefCell<BTreeMap<u64, ChunkInfo>>,
     told: RefCell<BTreeMap<u64, u64>>,
+    session: Cell<u64>,
     next_write: Cell<u64>,
     /// Goes up when something is forgotten: answers that were asked for before are not remembered.
     forgotten: Cell<u64>,
@@ -50,6 +51,7 @@ impl Client {
             conns: RefCell::default(),
             known: RefCell::default(),
             told: RefCell::default(),
+            session: Cell::new(node.into()),
             next_write: Cell::new(0),
             forgotten: Cell::new(0),
         })
@@ -57,6 +59,10 @@ impl Client {
 
     fn id(&self) -> u32 {
         self.life.node
+    }
+
+    pub fn session(&self) -> u64 {
+        self.session.get()
     }
 
     pub async fn sleep(&self, ms: u64) {
@@ -220,7 +226,7 @@ impl Client {
         sync: bool,
     ) {
         self.next_write.set(self.next_write.get() + 1);
-        let id = WriteId { session: self.id().into(), write: self.next_write.get() };
+        let id = WriteId { session: self.session(), write: self.next_write.get() };
         let alloc = data.is_some();
         let contents = data.clone().unwrap_or_else(|| vec![0; count as usize]);
         let payload = data.map_or(Payload::Zeros(count), Payload::Data);
@@ -233,6 +239,10 @@ impl Client {
             })
             .await;
         self.end(op, done.is_ok());
+        if self.world.sessions.borrow().is_over(id.session) && self.session() == id.session {
+            // Writes that are under way still belong to the former one.
+            self.session.set(self.world.sessions.borrow_mut().begin());
+        }
     }
 
     pub async fn sync(self: &Rc<Self>, place: u64) {

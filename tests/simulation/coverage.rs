@@ -60,6 +60,7 @@ names!(
         ClientReport,
         ChunkAllocated,
         ChunkDeleted,
+        SessionOver,
         Ordered,
         Tick,
     ]
@@ -69,7 +70,18 @@ names!(
     cluster_effect,
     ClusterEffect,
     "cluster effect ",
-    [PutChunk, PutServer, ForgetGarbage, Send, Close, AnswerClient, TellMounts, NodeChanged, ServersChanged,]
+    [
+        PutChunk,
+        PutServer,
+        ForgetGarbage,
+        Send,
+        Fenced,
+        Close,
+        AnswerClient,
+        TellMounts,
+        NodeChanged,
+        ServersChanged,
+    ]
 );
 
 /// The branches of recovery, as real cores and what is decided by them have taken them. What happened to chunkservers is counted

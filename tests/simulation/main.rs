@@ -21,6 +21,7 @@ mod message;
 mod net;
 mod rng;
 mod run;
+mod sessions;
 mod workload;
 mod world;
 

@@ -12,11 +12,11 @@ use crate::world::{MASTER, Machine, World};
 use cairn_master::core::Millis;
 use cairn_master::core::cluster::{
     ChunkRecord, ChunkView, Cluster, Effect, Event, GarbageRecord, Limits, LinkId, Order, ServerRecord,
-    Settings, Token, Unreadable,
+    Sessions, Settings, Token, Unreadable,
 };
 use cairn_proto::data::Status;
 use cairn_proto::rpc::{ChunkInfo, Failure, server_message::Msg};
-use cairn_proto::{ChunkId, Epoch, InodeId, ServerId};
+use cairn_proto::{ChunkId, Epoch, InodeId, ServerId, SessionId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -111,6 +111,9 @@ impl Master {
         let settings = Settings { copies, stranger_grace_ms: STRANGERS, ..Settings::default() };
         let mut cluster = Cluster::new(settings, store.servers.values().cloned().collect());
         cluster.set_limits(Limits { sustained_ms: SUSTAINED, ..Limits::default() });
+        if let Some((sessions, over)) = world.sessions.borrow().stored() {
+            cluster.set_sessions(sessions, over);
+        }
         let life = world.exec.life(MASTER);
         let master = Rc::new(Self {
             world: world.clone(),
@@ -259,6 +262,10 @@ impl Master {
                     self.world.send(*conn, 0, Message::Tell(info.clone()));
                 }
             }
+            Out::Effect(Effect::Fenced(session)) => {
+                trace!(self.world, "m {session} is fenced");
+                self.world.sessions.borrow_mut().fenced(session.0);
+            }
             Out::Effect(_) => {}
         }
     }
@@ -309,6 +316,11 @@ impl Master {
     /// An administrator orders something.
     pub fn ordered(self: &Rc<Self>, server: NodeId, order: Order) {
         self.handle(Event::Ordered { server: ServerId(server), order }, Vec::new(), Vec::new());
+    }
+
+    /// A client's session is over.
+    pub fn session_over(self: &Rc<Self>, session: SessionId, sessions: Sessions) {
+        self.handle(Event::SessionOver { session, sessions }, Vec::new(), Vec::new());
     }
 
     /// A client asks.

@@ -9,6 +9,7 @@ use crate::history::Kind;
 use crate::invariants::register::{Read, Register};
 use crate::invariants::{acknowledged_survives, healed, no_stale_read, replicas_equal, synced_survives};
 use crate::rng::SplitMix64;
+use crate::sessions;
 use crate::trace::Trace;
 use crate::workload;
 use crate::world::{CLIENTS, Config, MASTER, World};
@@ -70,6 +71,7 @@ fn simulate(world: &Rc<World>, seed: u64) {
     let harness = world.exec.life(crate::world::HARNESS);
     world.exec.spawn(harness, faults::inject(world.clone(), FAULTS));
     heat::begin(world, seed, FAULTS);
+    sessions::begin(world, seed, FAULTS);
     while world.exec.now() < FAULTS * 1000 && pass(world, 500) {}
     world.mend();
     if world.failure().is_none() {

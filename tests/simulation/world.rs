@@ -11,6 +11,7 @@ use crate::master::{Master, Store};
 use crate::message::Message;
 use crate::net::{ConnId, Net};
 use crate::rng::SplitMix64;
+use crate::sessions::Sessions;
 use crate::trace::Trace;
 use cairn_master::core::cluster::ChunkRecord;
 use cairn_proto::ChunkId;
@@ -64,6 +65,7 @@ pub struct World {
     pub late_full: Cell<u64>,
     /// What is used much at the moment.
     pub heat: Cell<Heat>,
+    pub sessions: RefCell<Sessions>,
     /// Servers that have lost power or a disk, and may lack what others hold.
     pub power_lost: RefCell<BTreeSet<NodeId>>,
     /// Blocks that went bad on a disk: (server, chunk, block).
@@ -92,6 +94,7 @@ impl World {
             machines: RefCell::default(),
             late_full: Cell::new(0),
             heat: Cell::default(),
+            sessions: RefCell::default(),
             power_lost: RefCell::default(),
             rotten: RefCell::default(),
             one_primary: RefCell::default(),

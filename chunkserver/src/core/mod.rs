@@ -4,6 +4,7 @@
 pub mod agreement;
 pub mod deleted;
 pub mod differences;
+pub mod fence;
 pub mod heat;
 pub mod layout;
 pub mod pacer;

@@ -6,6 +6,7 @@ use super::master::{WAITING, epoch_event, meta};
 use super::probe::{self, Beat};
 use super::scrub;
 use super::state::Node;
+use crate::core::fence::Fence;
 use crate::core::replica::{Event, Made};
 use cairn_proto::backoff::Backoff;
 use cairn_proto::rpc::cluster_client::ClusterClient;
@@ -236,6 +237,10 @@ impl Session<'_> {
             }
             Some(Cmd::Servers(list)) => {
                 node.peers.set_servers(list.servers);
+                Ok(())
+            }
+            Some(Cmd::Sessions(s)) => {
+                *node.fence.write() = Fence::new(s.below, s.alive);
                 Ok(())
             }
             Some(Cmd::SetEpoch(info)) => set_epoch(node, &info),

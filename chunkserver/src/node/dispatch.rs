@@ -6,7 +6,7 @@ use super::state::Node;
 use super::{agreement, reads, verify, wire};
 use crate::core::layout::ChunkMeta;
 use crate::core::replica::{Event, Fault, Made};
-use crate::disk::DiskError;
+use crate::disk::{Change, DiskError};
 use bytes::Bytes;
 use cairn_proto::block::{BLOCK, piece_crcs, zero_block_crc};
 use cairn_proto::data::{Frame, FrameError, Kind, Role, Status, flags};
@@ -54,39 +54,12 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
             return Ok(());
         }
     };
-    let chunk = match node.chunk(frame.header.chunk) {
-        Some(chunk) => chunk,
-        None if frame.header.epoch == 1 && meta.create_in_sync.first() == Some(&node.config.id) => {
-            // Room first: a replica that could not take its first write had better not be made.
-            let fits = node.place().and_then(|u| u.disk.may_apply(None, &change));
-            let in_sync = meta.create_in_sync.clone();
-            let wanted = if meta.wanted == 0 { in_sync.len() as u32 } else { meta.wanted };
-            let first = ChunkMeta { epoch: 1, in_sync, wanted, ..ChunkMeta::default() };
-            let made = node.made_by_client();
-            match fits.and_then(|()| node.create(frame.header.chunk, first, change.blocks().1, made)) {
-                Ok(chunk) => {
-                    chunk.handle(node, Event::Start);
-                    chunk
-                }
-                Err(DiskError::NoSpace) => {
-                    node.master.hand_over_unborn(node.config.id, frame.header.chunk, answer);
-                    return Ok(());
-                }
-                Err(e) => {
-                    if matches!(e, DiskError::Failed | DiskError::Io(_)) {
-                        // The next in the set takes over; the client asks who that is.
-                        node.master.report_unborn(node.config.id, frame.header.chunk, 1, Fault::Disk);
-                    }
-                    answer.refuse(e.status(), 0, &e.to_string());
-                    return Ok(());
-                }
-            }
-        }
-        None => {
-            answer.refuse(Status::Behind, 0, "unknown chunk");
-            return Ok(());
-        }
-    };
+    let fence = node.fence.read();
+    if !fence.admits(meta.session) {
+        answer.refuse(Status::Fenced, 0, "the session is over");
+        return Ok(());
+    }
+    let Some((chunk, answer)) = written_chunk(node, &frame, &meta, &change, answer) else { return Ok(()) };
     let mut machine = chunk.replica.lock();
     if let Err(e) = chunk.unit.disk.may_apply(Some(&chunk.file), &change) {
         if matches!(e, DiskError::NoSpace) {
@@ -114,6 +87,47 @@ fn write(node: &Arc<Node>, frame: Frame, answer: Answer) -> Result<(), FrameErro
     chunk.handle_locked(node, &mut machine, event);
     agreement::written(node, &chunk);
     Ok(())
+}
+
+/// The replica that a client writes to; its first write makes it. `None`: the client is answered.
+fn written_chunk(
+    node: &Arc<Node>,
+    frame: &Frame,
+    meta: &WriteMeta,
+    change: &Change,
+    answer: Answer,
+) -> Option<(Arc<Chunk>, Answer)> {
+    let id = frame.header.chunk;
+    if let Some(chunk) = node.chunk(id) {
+        return Some((chunk, answer));
+    }
+    if frame.header.epoch != 1 || meta.create_in_sync.first() != Some(&node.config.id) {
+        answer.refuse(Status::Behind, 0, "unknown chunk");
+        return None;
+    }
+    // Room first: a replica that could not take its first write had better not be made.
+    let fits = node.place().and_then(|u| u.disk.may_apply(None, change));
+    let in_sync = meta.create_in_sync.clone();
+    let wanted = if meta.wanted == 0 { in_sync.len() as u32 } else { meta.wanted };
+    let first = ChunkMeta { epoch: 1, in_sync, wanted, ..ChunkMeta::default() };
+    match fits.and_then(|()| node.create(id, first, change.blocks().1, node.made_by_client())) {
+        Ok(chunk) => {
+            chunk.handle(node, Event::Start);
+            Some((chunk, answer))
+        }
+        Err(DiskError::NoSpace) => {
+            node.master.hand_over_unborn(node.config.id, id, answer);
+            None
+        }
+        Err(e) => {
+            if matches!(e, DiskError::Failed | DiskError::Io(_)) {
+                // The next in the set takes over; the client asks who that is.
+                node.master.report_unborn(node.config.id, id, 1, Fault::Disk);
+            }
+            answer.refuse(e.status(), 0, &e.to_string());
+            None
+        }
+    }
 }
 
 fn forward(node: &Arc<Node>, asker: Asker, frame: Frame, answer: Answer) -> Result<(), FrameError> {

@@ -8,6 +8,7 @@ use super::peers::Peers;
 use super::scrub::DiskScrub;
 use crate::core::Millis;
 use crate::core::deleted::Deleted;
+use crate::core::fence::Fence;
 use crate::core::heat::Heat;
 use crate::core::layout::{ChunkMeta, Geometry};
 use crate::core::pacer::Pacer;
@@ -74,6 +75,9 @@ pub struct Node {
     pub copying: Mutex<Pacer>,
     /// Bytes written and read since the start.
     pub traffic: Traffic,
+    /// Whose writes are taken. Held by a write until it has its place among the others: who shuts a session out knows that
+    /// none of its writes comes behind.
+    pub fence: RwLock<Fence>,
     /// How much is used of late, and which chunks most.
     pub heat: Mutex<Heat>,
     pub(super) chunks: RwLock<HashMap<u64, Arc<Chunk>>>,
@@ -112,6 +116,7 @@ impl Node {
             heavy: Semaphore::new(32),
             copying: Mutex::default(),
             traffic: Traffic::default(),
+            fence: RwLock::default(),
             heat: Mutex::default(),
             chunks: RwLock::default(),
             deleted: Mutex::default(),

@@ -23,6 +23,9 @@ pub struct State {
     outs: BTreeMap<u32, Out>,
     pub chunks: BTreeMap<u64, ChunkInfo>,
     pub done: Vec<CommandDone>,
+    /// Replicas (chunk, server) that are being brought up to date, by the command's number; and those that are to be tried again.
+    adding: BTreeMap<u64, (u64, u32)>,
+    again: Vec<(u64, u32)>,
     pub digests: BTreeMap<u32, (u64, u64)>,
     pub problems: usize,
     pub chunk_size: u64,
@@ -71,16 +74,31 @@ impl State {
         enough
     }
 
-    pub fn add_replica(&self, chunk: u64, target: u32) {
+    pub fn add_replica(&mut self, chunk: u64, target: u32) {
         let info = self.chunks[&chunk].clone();
+        let id = 1_000 + self.adding.len() as u64;
+        self.adding.insert(id, (chunk, target));
         let add = AddReplica { chunk: Some(info.clone()), target, copy_rate: 0 };
-        self.send(info.in_sync[0], Cmd::AddReplica(add));
+        if let Some(out) = self.outs.get(&info.in_sync[0]) {
+            let _ = out.try_send(Ok(MasterCommand { id, ..command(Cmd::AddReplica(add)) }));
+        }
+    }
+
+    /// Tells every server whose writes count.
+    pub fn sessions(&self, below: u64, alive: &[u64]) {
+        for out in self.outs.values() {
+            let sessions = Cmd::Sessions(Sessions { below, alive: alive.to_vec() });
+            let _ = out.try_send(Ok(MasterCommand { id: 1, ..command(sessions) }));
+        }
     }
 
     fn said(&mut self, from: u32, msg: Msg) {
         match msg {
             Msg::Heartbeat(h) => {
                 self.digests.insert(from, (h.chunks, h.digest));
+                for (chunk, target) in std::mem::take(&mut self.again) {
+                    self.add_replica(chunk, target);
+                }
                 self.send(from, Cmd::Ack(HeartbeatAck { seq: h.seq, ..HeartbeatAck::default() }));
             }
             Msg::Report(r) => {
@@ -109,7 +127,11 @@ impl State {
                 }
                 self.reply(from, c.req, c.chunk);
             }
-            Msg::Done(d) => self.done.push(d),
+            Msg::Done(d) => match self.adding.get(&d.command) {
+                Some(replica) if !d.ok => self.again.push(*replica),
+                Some(_) => {}
+                None => self.done.push(d),
+            },
             Msg::Register(_) | Msg::Probed(_) => {}
         }
     }

@@ -50,7 +50,7 @@ pub(super) async fn follow_events(engine: Weak<Engine>, mut events: mpsc::Unboun
             SessionEvent::Exclusive => Change::Exclusive,
             SessionEvent::Resumed(welcome) => {
                 engine.data.set_servers(welcome.servers.clone());
-                engine.data.set_session(welcome.session);
+                engine.lose_unwritten(welcome.session);
                 Change::Resumed(welcome)
             }
             SessionEvent::LateChange => {

@@ -70,6 +70,14 @@ impl InUse {
         }
     }
 
+    /// What was written here and the master was not told of is lost.
+    pub(super) fn lose_writes(&self) {
+        let mut local = self.local.lock();
+        local.mtime = None;
+        local.written_to = 0;
+        self.data.set_known_size(local.recorded_size);
+    }
+
     /// Lays what the master does not know yet over what it said.
     pub(super) fn overlay(&self, attr: &mut FileAttr) {
         attr.size = self.data.size();

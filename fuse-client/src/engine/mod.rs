@@ -15,6 +15,7 @@ mod files;
 mod inode;
 mod leases;
 mod locks;
+mod lost;
 pub mod meta;
 mod names;
 mod ranges;
@@ -105,6 +106,12 @@ impl WriteBackObserver for Observer {
     fn written_back(&self, inode: cairn_proto::InodeId) {
         if let Some(engine) = self.0.upgrade() {
             engine.tell_in_background(inode.0);
+        }
+    }
+
+    fn lost(&self, inode: cairn_proto::InodeId, why: &FsError) {
+        if let Some(engine) = self.0.upgrade() {
+            engine.note_lost(&[inode.0], why);
         }
     }
 }

@@ -154,6 +154,9 @@ pub struct Session {
     /// Where it answers questions over HTTP; empty: nowhere.
     #[prost(string, tag = "6")]
     pub http: String,
+    /// It is over, but chunkservers may still take its writes.
+    #[prost(bool, tag = "7")]
+    pub over: bool,
 }
 
 /// What is counted. Never goes back, but for `inodes`.

@@ -4,70 +4,23 @@
 //! A second one is welcomed only when the first has acknowledged a recall, or has ended; from then
 //! on they are *shared*, until one is left. Only what is recorded here counts: a session that is away learns
 //! its mode from the welcome when it resumes.
+//!
+//! A session that ends without a goodbye is *fenced* first: until no chunkserver takes its writes any more, what it held stays
+//! held, and who came to take its place waits.
 
-use std::collections::BTreeMap;
+mod effect;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_proto::{SessionId, rpc};
 
 use super::records::Session as Record;
 use super::{ABSENCE_MS, Millis};
+pub use effect::{Closed, Effect};
 
 /// A connection of a mount. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
-
-/// What is to be done. Puts and ends must be durable before anything is sent.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Store the session's record.
-    Put(SessionId, Record),
-    /// The session is over: let go what it held, forget it.
-    End(SessionId),
-    /// Welcome the mount on this connection.
-    Welcome {
-        /// The connection.
-        to: ConnectionId,
-        /// Its session.
-        session: SessionId,
-        /// It may cache everything.
-        exclusive: bool,
-        /// The session that it asked for is no more.
-        renewed: bool,
-    },
-    /// Tell the exclusive session to write back and stop caching, and to acknowledge `event`.
-    Recall {
-        /// The connection.
-        to: ConnectionId,
-        /// The event's id.
-        event: u64,
-    },
-    /// Tell the only session left that it may cache everything.
-    Grant {
-        /// The connection.
-        to: ConnectionId,
-    },
-    /// End the connection.
-    Close {
-        /// The connection.
-        connection: ConnectionId,
-        /// Why.
-        reason: Closed,
-    },
-}
-
-/// Why a connection is ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
-    /// The session goes on over another connection.
-    #[error("the session was resumed over another connection")]
-    Replaced,
-    /// Nothing was heard for too long.
-    #[error("the session has ended: nothing was heard of it for too long")]
-    Expired,
-    /// The mount said goodbye.
-    #[error("goodbye")]
-    Goodbye,
-}
 
 #[derive(Debug)]
 struct Session {
@@ -89,6 +42,8 @@ pub struct Sessions {
     ttl_ms: u64,
     sessions: BTreeMap<SessionId, Session>,
     by_connection: BTreeMap<ConnectionId, SessionId>,
+    /// Sessions that are over, but whose writes chunkservers may still take; and whether they were exclusive.
+    fencing: BTreeMap<SessionId, bool>,
     /// Newcomers, in the order of their coming, who wait for the recall to be acknowledged.
     waiting: Vec<Waiting>,
     /// The recall that is out.
@@ -101,14 +56,13 @@ impl Sessions {
     /// Sessions as they were stored; each has `ttl_ms` from now on to come back. `first_event` should differ
     /// from start to start, so that an acknowledgement from before is not taken for one of today.
     pub fn new(now: Millis, ttl_ms: u64, first_event: u64, stored: Vec<(SessionId, Record)>) -> Self {
-        let sessions = stored
-            .into_iter()
-            .map(|(id, record)| (id, Session { record, connection: None, heard: now }))
-            .collect();
+        let (over, alive): (Vec<_>, Vec<_>) = stored.into_iter().partition(|(_, record)| record.over);
+        let session = |record| Session { record, connection: None, heard: now };
         Self {
             ttl_ms,
-            sessions,
+            sessions: alive.into_iter().map(|(id, record)| (id, session(record))).collect(),
             by_connection: BTreeMap::new(),
+            fencing: over.into_iter().map(|(id, record)| (id, record.exclusive)).collect(),
             waiting: Vec::new(),
             recall: None,
             next_event: first_event.max(1),
@@ -144,14 +98,18 @@ impl Sessions {
             mount_dir: hello.mount_dir.clone(),
             host: hello.host.clone(),
             pid: hello.pid,
-            exclusive: false,
             boot_id: hello.boot_id.clone(),
             http: hello.http.clone(),
+            ..Record::default()
         };
         let mut effects = self.end_predecessor(&record);
         let waiting = Waiting { connection, record, renewed: hello.session != 0 };
-        let Some(holder) = self.sessions.values().find(|s| s.record.exclusive) else {
-            effects.extend(self.admit(now, waiting, next));
+        let holder = self.sessions.values().find(|s| s.record.exclusive);
+        let Some(holder) = holder else {
+            match self.fencing.values().any(|exclusive| *exclusive) {
+                true => self.waiting.push(waiting),
+                false => effects.extend(self.admit(now, waiting, next)),
+            }
             return effects;
         };
         if self.recall.is_none() {
@@ -180,7 +138,7 @@ impl Sessions {
         let session = SessionId(*next);
         *next += 1;
         let Waiting { connection, mut record, renewed } = newcomer;
-        record.exclusive = self.sessions.is_empty() && self.waiting.is_empty();
+        record.exclusive = self.sessions.is_empty() && self.waiting.is_empty() && self.fencing.is_empty();
         let exclusive = record.exclusive;
         self.by_connection.insert(connection, session);
         self.sessions
@@ -274,9 +232,36 @@ impl Sessions {
         effects
     }
 
+    /// No chunkserver takes the ended session's writes any more.
+    pub fn fenced(&mut self, now: Millis, session: SessionId, next: &mut u64) -> Vec<Effect> {
+        if self.fencing.remove(&session).is_none() {
+            return Vec::new();
+        }
+        let mut effects = vec![Effect::End(session)];
+        effects.extend(self.settle(now, next));
+        effects
+    }
+
+    /// Sessions that are over and not fenced yet.
+    pub fn fencing(&self) -> impl Iterator<Item = SessionId> {
+        self.fencing.keys().copied()
+    }
+
+    /// The sessions whose writes count.
+    pub fn alive(&self) -> BTreeSet<SessionId> {
+        self.sessions.keys().copied().collect()
+    }
+
     fn end(&mut self, session: SessionId, reason: Closed) -> Vec<Effect> {
         let Some(ended) = self.sessions.remove(&session) else { return Vec::new() };
-        let mut effects = vec![Effect::End(session)];
+        let mut effects = match reason {
+            // It has written back everything, and writes no more.
+            Closed::Goodbye => vec![Effect::End(session)],
+            Closed::Expired | Closed::Replaced => {
+                self.fencing.insert(session, ended.record.exclusive);
+                vec![Effect::Put(session, Record { over: true, ..ended.record }), Effect::Fence(session)]
+            }
+        };
         if let Some(connection) = ended.connection {
             self.by_connection.remove(&connection);
             effects.push(Effect::Close { connection, reason });
@@ -284,9 +269,9 @@ impl Sessions {
         effects
     }
 
-    /// When nobody is exclusive: lets in those who wait, and if one is left makes it exclusive.
+    /// When nobody is exclusive and nobody's writes are to be feared: lets in those who wait, and if one is left makes it exclusive.
     fn settle(&mut self, now: Millis, next: &mut u64) -> Vec<Effect> {
-        if self.sessions.values().any(|s| s.record.exclusive) {
+        if self.sessions.values().any(|s| s.record.exclusive) || !self.fencing.is_empty() {
             return Vec::new();
         }
         self.recall = None;

@@ -5,8 +5,9 @@ use cairn_proto::rpc::{self, client_message::Msg};
 use tonic::Status;
 
 use super::Outbox;
-use super::state::{State, put_session};
+use super::state::{State, put_session, whose_writes_count};
 use super::turn::{Outgoing, Turn};
+use crate::core::cluster::Event;
 use crate::core::sessions::{ConnectionId, Effect};
 
 /// Which master this is; there is one.
@@ -88,6 +89,13 @@ impl State {
         for effect in effects {
             match effect {
                 Effect::Put(session, record) => put_session(&mut turn.scratch, session, &record),
+                Effect::Fence(session) => {
+                    tracing::info!(session = session.0, "a session is over; its writes are to be refused");
+                    // What is done under them is over with the session. Locks are not: what it wrote under one may still arrive.
+                    self.leases.ended(session);
+                    let sessions = whose_writes_count(&self.sessions, &turn.scratch.counters);
+                    self.cluster_event(turn, Event::SessionOver { session, sessions });
+                }
                 Effect::End(session) => {
                     tracing::info!(session = session.0, "a session has ended");
                     self.end_session(turn, session);

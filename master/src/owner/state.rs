@@ -113,12 +113,15 @@ impl State {
             cluster.set_limits(super::admin::limits(decode("the limits", &value)?));
         }
         let first_event = u64::from(random.random::<u32>());
-        let unknown: Vec<_> = sessions.iter().filter(|(_, s)| !s.exclusive).map(|(id, _)| *id).collect();
+        let shared = sessions.iter().filter(|(_, s)| !s.exclusive && !s.over);
+        let unknown: Vec<_> = shared.map(|(id, _)| *id).collect();
         let ttl_ms = millis(config.session_ttl);
+        let sessions = Sessions::new(now, ttl_ms, first_event, sessions);
+        cluster.set_sessions(whose_writes_count(&sessions, &counters), sessions.fencing());
         Ok(Self {
             identity,
             counters,
-            sessions: Sessions::new(now, ttl_ms, first_event, sessions),
+            sessions,
             leases: Leases::new(now, Limits::default(), ttl_ms, first_event | LEASE_EVENTS, unknown),
             operations: HashMap::new(),
             cluster,
@@ -137,6 +140,11 @@ impl State {
             config,
         })
     }
+}
+
+/// Which sessions chunkservers are to take writes of.
+pub(super) fn whose_writes_count(sessions: &Sessions, counters: &Counters) -> cluster::Sessions {
+    cluster::Sessions { below: counters.next_session, alive: sessions.alive() }
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

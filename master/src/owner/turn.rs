@@ -94,6 +94,11 @@ impl State {
             }
             Effect::ForgetGarbage(chunk) => turn.scratch.delete(keys::garbage(chunk)),
             Effect::Send { link, command } => turn.out.push(Outgoing::Link(link, Ok(command))),
+            Effect::Fenced(session) => {
+                let next = &mut turn.scratch.counters.next_session;
+                let effects = self.sessions.fenced(turn.now, session, next);
+                self.session_effects(turn, effects);
+            }
             Effect::Close { link, reason } => turn.out.push(Outgoing::Link(link, Err(reason))),
             Effect::AnswerClient { token, chunk } => {
                 if let Some((to, id)) = self.reports.remove(&token) {

@@ -6,6 +6,7 @@ use super::node::{Node, Question};
 use crate::message::{Ask, Message, Request};
 use crate::net::ConnId;
 use crate::world::MASTER;
+use cairn_chunkserver::core::fence::Fence;
 use cairn_chunkserver::core::replica::{Event, Fault, Made};
 use cairn_master::core::cluster::Down;
 use cairn_proto::data::Status;
@@ -238,6 +239,10 @@ impl Node {
             Some(Cmd::Scrub(_)) => Ok(()),
             Some(Cmd::Servers(_)) => {
                 self.try_again();
+                Ok(())
+            }
+            Some(Cmd::Sessions(s)) => {
+                *self.fence.borrow_mut() = Fence::new(s.below, s.alive);
                 Ok(())
             }
             Some(Cmd::SetEpoch(info)) => self.set_epoch(&info),

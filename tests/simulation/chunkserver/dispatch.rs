@@ -78,6 +78,13 @@ fn write(
     if !node.may_serve() {
         return Err(Status::NotServing);
     }
+    let session = change.id.session;
+    if !node.fence.borrow().admits(session) {
+        return Err(Status::Fenced);
+    }
+    if node.world.sessions.borrow().is_fenced(session) {
+        node.world.fail("a session that is over", format!("s{} takes a write of session {session}", node.id));
+    }
     let chunk = match node.chunk(id) {
         Some(chunk) => chunk,
         None if epoch == 1 && create.first() == Some(&node.id) => {

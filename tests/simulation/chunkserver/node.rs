@@ -9,6 +9,7 @@ use crate::message::{Answer, Message, Reply};
 use crate::net::ConnId;
 use crate::world::World;
 use cairn_chunkserver::core::deleted::Deleted;
+use cairn_chunkserver::core::fence::Fence;
 use cairn_chunkserver::core::layout::ChunkMeta;
 use cairn_chunkserver::core::recent::Recent;
 use cairn_chunkserver::core::replica::{Event, Made, Times};
@@ -65,6 +66,8 @@ pub struct Node {
     /// Chunks whose replicas are to be compared when they are quiet.
     pub unsettled: RefCell<Vec<Rc<Chunk>>>,
     pub scrub: RefCell<Scrub>,
+    /// Whose writes are taken.
+    pub fence: RefCell<Fence>,
     digest: Cell<u64>,
     lease_until: Cell<u64>,
 }
@@ -94,6 +97,7 @@ impl Node {
             returned: Cell::new(false),
             unsettled: RefCell::default(),
             scrub: RefCell::new(scrub),
+            fence: RefCell::default(),
             digest: Cell::new(0),
             lease_until: Cell::new(0),
         });

@@ -27,6 +27,8 @@ pub struct FileData {
 pub(super) struct State {
     pub size: u64,
     pub dirty: Dirty,
+    /// The session under which what is dirty was written.
+    pub session: u64,
     pub ahead: Prefetched,
     /// Chunks with acknowledged writes that are not known to be stable; the value is new with each such write.
     pub unsynced: HashMap<u64, u64>,
@@ -44,6 +46,7 @@ impl FileData {
         let state = State {
             size,
             dirty: Dirty::new(path.piece()),
+            session: path.session(),
             ahead: Prefetched::default(),
             unsynced: HashMap::new(),
             acknowledged: 0,
@@ -129,6 +132,29 @@ impl FileData {
         self.progress.notify_waiters();
     }
 
+    /// What waits to be sent under an earlier session is lost, as what is being sent may be. True: nobody knew yet.
+    pub(super) fn abandon(&self) -> bool {
+        let lost = self.enter_session(&mut self.state.lock());
+        self.progress.notify_waiters();
+        lost
+    }
+
+    /// From now on what becomes dirty belongs to the present session. True: something is lost, and nobody knew yet.
+    pub(super) fn enter_session(&self, s: &mut State) -> bool {
+        let session = self.path.session();
+        if std::mem::replace(&mut s.session, session) == session || s.dirty.is_clean() {
+            return false;
+        }
+        self.discard(s, 0..u64::MAX);
+        self.settle(s);
+        s.fail(&FsError::Fenced)
+    }
+
+    /// What was written is lost with its session, whatever of it arrived. True: nobody knew yet.
+    pub fn lose(&self) -> bool {
+        self.state.lock().fail(&FsError::Fenced)
+    }
+
     /// Drops dirty data.
     pub(super) fn discard(&self, s: &mut State, range: Range<u64>) {
         let before = s.dirty.memory();
@@ -192,6 +218,13 @@ impl State {
         if self.unsynced.get(&index).copied() == before {
             self.unsynced.remove(&index);
         }
+    }
+
+    /// Written data is lost. True: whoever wrote it does not know yet that any is.
+    pub(super) fn fail(&mut self, error: &FsError) -> bool {
+        let first = self.error.is_none();
+        self.error.get_or_insert_with(|| error.clone());
+        first
     }
 
     /// Write-back has failed and nobody has heard of it yet.

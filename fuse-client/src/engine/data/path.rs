@@ -100,9 +100,16 @@ impl DataPath {
         self.replicas.locations.changed(chunk);
     }
 
-    /// The session was renewed: later connections and writes carry the new id.
-    pub fn set_session(&self, session: u64) {
+    /// The session was renewed: later connections and writes carry the new id. What had not been written back is lost: it is an error
+    /// of the files that are returned.
+    pub fn set_session(&self, session: u64) -> Vec<InodeId> {
         self.replicas.peers.set_session(session);
+        self.live_files().iter().filter(|f| f.abandon()).map(|f| f.inode).collect()
+    }
+
+    /// The present session.
+    pub fn session(&self) -> u64 {
+        self.replicas.peers.session()
     }
 
     /// False: nothing is cached from now on (call [`Self::flush_all`] and [`Self::drop_caches`] after it).
@@ -212,6 +219,13 @@ impl DataPath {
         let observer = self.observer.read().clone();
         if let Some(observer) = observer {
             observer.written_back(inode);
+        }
+    }
+
+    pub(super) fn lost(&self, inode: InodeId, why: &FsError) {
+        let observer = self.observer.read().clone();
+        if let Some(observer) = observer {
+            observer.lost(inode, why);
         }
     }
 

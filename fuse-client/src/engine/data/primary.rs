@@ -41,6 +41,8 @@ pub(super) struct Replicas {
 /// A change of a chunk.
 #[derive(Clone, Debug)]
 pub(super) struct ChunkWrite {
+    /// The session under which the data was written: under a later one it is not sent any more.
+    pub session: u64,
     /// Offset in the chunk, bytes.
     pub offset: u32,
     pub body: Body,
@@ -75,7 +77,12 @@ enum Request {
 }
 
 impl Request {
-    fn encode(&self, chunk: &ChunkInfo, session: u64) -> (Header, Vec<u8>, Bytes) {
+    /// It belongs to a session that is over: others may have written the same place since.
+    fn is_fenced(&self, session: u64) -> bool {
+        matches!(self, Self::Write { write, .. } if write.session != session)
+    }
+
+    fn encode(&self, chunk: &ChunkInfo) -> (Header, Vec<u8>, Bytes) {
         let epoch = u32::try_from(chunk.epoch).unwrap_or(u32::MAX);
         match self {
             Self::Sync => {
@@ -92,7 +99,7 @@ impl Request {
                     Body::Zeros(len) => (Bytes::new(), *len),
                 };
                 let meta = WriteMeta {
-                    session,
+                    session: write.session,
                     write: *id,
                     crcs: crcs.clone(),
                     zero_len,
@@ -135,9 +142,9 @@ impl Replicas {
     }
 
     /// Zeroes a part of a chunk, if there is one.
-    pub async fn zero(&self, place: Place, offset: u32, len: u64) -> Result<(), FsError> {
+    pub async fn zero(&self, session: u64, place: Place, offset: u32, len: u64) -> Result<(), FsError> {
         let id = self.next_write.fetch_add(1, Relaxed);
-        let write = ChunkWrite { offset, body: Body::Zeros(len), new: false, sync: false };
+        let write = ChunkWrite { session, offset, body: Body::Zeros(len), new: false, sync: false };
         self.until_done(place, &Request::Write { write, id, crcs: Vec::new() }, Absent::Hole).await
     }
 
@@ -247,7 +254,10 @@ impl Replicas {
         if self.locations.is_outdated(chunk) {
             return (Step::Relocate, "a later epoch is known".into());
         }
-        let (header, meta, data) = request.encode(chunk, self.peers.session());
+        if request.is_fenced(self.peers.session()) {
+            return (Step::Fail(Fatal::Fenced), "its session is over".into());
+        }
+        let (header, meta, data) = request.encode(chunk);
         let lane = Lane::for_write(data.len());
         let call = self.peers.call(&peer, lane, header, &meta, data, ATTEMPT);
         tokio::select! {

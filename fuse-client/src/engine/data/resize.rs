@@ -19,6 +19,7 @@ impl FileData {
         if size > i64::MAX as u64 {
             return Err(FsError::TooLarge);
         }
+        let session = self.path.session();
         let behind = size..u64::MAX;
         let mut was = None;
         let shrinks = self
@@ -46,7 +47,7 @@ impl FileData {
         let locations = &self.path.replicas.locations;
         locations.forget(self.inode, size.div_ceil(chunk_size)..old.div_ceil(chunk_size));
         let tail = size..size.next_multiple_of(chunk_size);
-        let zeroed = self.zero_part(tail).await;
+        let zeroed = self.zero_part(session, tail).await;
         let mut s = self.state.lock();
         self.settle(&mut s);
         if zeroed.is_err() {
@@ -59,7 +60,7 @@ impl FileData {
     /// the indexes of chunks that lie wholly inside (may be empty), which the caller has the master drop
     /// (`DropChunks`), and then passes to [`Self::forget_locations`].
     pub async fn punch(self: &Arc<Self>, offset: u64, len: u64) -> Result<Range<u64>, FsError> {
-        let chunk_size = self.path.chunk_size();
+        let (chunk_size, session) = (self.path.chunk_size(), self.path.session());
         let end = offset.checked_add(len).filter(|e| *e <= i64::MAX as u64).ok_or(FsError::TooLarge)?;
         let range = offset..end;
         let size = self
@@ -82,19 +83,19 @@ impl FileData {
         } else {
             cut(offset..end, chunk_size).collect()
         };
-        try_join_all(parts.into_iter().map(|part| self.zero_part(part))).await?;
+        try_join_all(parts.into_iter().map(|part| self.zero_part(session, part))).await?;
         self.settle(&mut self.state.lock());
         Ok(whole.start..whole.end.max(whole.start))
     }
 
     /// Zeroes a range within one chunk at the replicas.
-    async fn zero_part(&self, range: Range<u64>) -> Result<(), FsError> {
+    async fn zero_part(&self, session: u64, range: Range<u64>) -> Result<(), FsError> {
         if range.is_empty() {
             return Ok(());
         }
         let chunk_size = self.path.chunk_size();
         let (index, offset) = (range.start / chunk_size, (range.start % chunk_size) as u32);
-        self.path.replicas.zero((self.inode, index), offset, range.end - range.start).await?;
+        self.path.replicas.zero(session, (self.inode, index), offset, range.end - range.start).await?;
         self.state.lock().acknowledged(index);
         Ok(())
     }

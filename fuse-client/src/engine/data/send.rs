@@ -22,6 +22,8 @@ const SMALL: usize = 64 << 10;
 /// A piece about to be sent.
 pub(super) struct Launch {
     job: Job,
+    /// Under which it was written.
+    session: u64,
     /// The chunk's.
     index: u64,
     /// To be made stable at once, together with what was acknowledged before under that number.
@@ -41,7 +43,7 @@ impl FileData {
             let Some(job) = s.dirty.take() else { return taken };
             let index = job.piece * self.path.piece() / self.path.chunk_size();
             let sync = sync.contains(&index).then(|| s.unsynced.get(&index).copied());
-            taken.push(Launch { job, index, sync });
+            taken.push(Launch { job, session: s.session, index, sync });
         }
     }
 
@@ -66,25 +68,16 @@ impl FileData {
     }
 
     async fn send(self: Arc<Self>, launch: Launch) {
-        let Launch { job, index, sync } = launch;
-        let (arrived, result) = self.send_extents(job.extents, index, sync.is_some()).await;
+        let Launch { job, session, index, sync } = launch;
+        let (arrived, result) = self.send_extents(job.extents, (session, index), sync.is_some()).await;
+        let mut lost = None;
         let mut s = self.state.lock();
         match (&result, sync) {
             (Ok(()), Some(before)) => s.made_stable(index, before),
             (Ok(()), None) => s.acknowledged(index),
             (Err(_), _) if s.forgotten => {}
             (Err(e), _) => {
-                if e.errno() == libc::ESTALE {
-                    // Deleted while it was being written back: nobody misses it.
-                    tracing::debug!(
-                        inode = self.inode.0,
-                        chunk_index = index,
-                        "a deleted file's data is dropped"
-                    );
-                } else {
-                    tracing::error!(inode = self.inode.0, chunk_index = index, "written data is lost: {e}");
-                }
-                s.error.get_or_insert_with(|| e.clone());
+                lost = s.fail(e).then(|| e.clone());
                 // Where nothing arrived there may be no replica, and a sync would wait for one.
                 if arrived {
                     s.acknowledged(index);
@@ -99,6 +92,9 @@ impl FileData {
         let clean = self.settle(&mut s);
         drop(s);
         self.progress.notify_waiters();
+        if let Some(e) = lost {
+            self.path.lost(self.inode, &e);
+        }
         if clean {
             self.path.written_back(self.inode);
         }
@@ -109,12 +105,13 @@ impl FileData {
     async fn send_extents(
         &self,
         extents: Vec<(u64, Bytes)>,
-        index: u64,
+        (session, index): (u64, u64),
         sync: bool,
     ) -> (bool, Result<(), FsError>) {
         let (base, new) = (index * self.path.chunk_size(), self.is_new(index));
         let write = |(at, data): (u64, Bytes)| {
-            let write = ChunkWrite { offset: (at - base) as u32, body: Body::Data(data), new, sync };
+            let (offset, body) = ((at - base) as u32, Body::Data(data));
+            let write = ChunkWrite { session, offset, body, new, sync };
             self.path.replicas.write((self.inode, index), write)
         };
         if let [_] = &extents[..] {

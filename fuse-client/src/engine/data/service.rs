@@ -43,4 +43,8 @@ pub trait WriteBackObserver: Send + Sync + 'static {
     /// All that had been written to the file is acknowledged; nothing of it is dirty. Called without locks held,
     /// in a task of the data path: it must not block.
     fn written_back(&self, inode: InodeId);
+
+    /// Data that had been written to the file could not be brought to the replicas: an error that the next fsync or close reports.
+    /// Called as [`Self::written_back`] is, once until somebody has been told.
+    fn lost(&self, inode: InodeId, why: &FsError);
 }

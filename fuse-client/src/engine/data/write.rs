@@ -37,6 +37,7 @@ impl FileData {
         if !path.is_exclusive() || s.dirty.is_busy(range.clone()) || s.has_failed() {
             return false;
         }
+        self.enter_session(&mut s);
         let before = s.dirty.memory();
         let full = s.dirty.write(offset, data, path.now());
         path.memory.change(before, s.dirty.memory());
@@ -93,6 +94,7 @@ impl FileData {
         if range.is_empty() {
             return Ok(());
         }
+        let session = self.path.session();
         // What was written before and waits in memory must not land on top of this later.
         self.wait(|s| {
             if s.dirty.gathers(range.clone()) {
@@ -116,7 +118,7 @@ impl FileData {
         });
         let part = |r: Range<u64>| {
             let data = data.slice((r.start - offset) as usize..(r.end - offset) as usize);
-            self.write_part(r.start, data, sync)
+            self.write_part(session, r.start, data, sync)
         };
         try_join_all(parts.map(part)).await?;
         let mut s = self.state.lock();
@@ -124,12 +126,12 @@ impl FileData {
         Ok(())
     }
 
-    async fn write_part(&self, at: u64, data: Bytes, sync: bool) -> Result<(), FsError> {
+    async fn write_part(&self, session: u64, at: u64, data: Bytes, sync: bool) -> Result<(), FsError> {
         let chunk_size = self.path.chunk_size();
         let (index, offset) = (at / chunk_size, (at % chunk_size) as u32);
         let before = self.state.lock().unsynced.get(&index).copied();
         let new = self.is_new(index);
-        let write = ChunkWrite { offset, body: Body::Data(data), new, sync };
+        let write = ChunkWrite { session, offset, body: Body::Data(data), new, sync };
         self.path.replicas.write((self.inode, index), write).await?;
         let mut s = self.state.lock();
         if sync {

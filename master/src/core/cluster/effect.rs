@@ -4,7 +4,7 @@
 //! out: what was sent or answered must survive the master. The puts must be in the [`ChunkView`](super::ChunkView)
 //! before the next event is handled. Sends to one link keep their order.
 
-use cairn_proto::{ChunkId, rpc};
+use cairn_proto::{ChunkId, SessionId, rpc};
 
 use super::{ChunkRecord, LinkId, NodeChange, ServerRecord, Token};
 
@@ -24,6 +24,8 @@ pub enum Effect {
         /// The command.
         command: rpc::MasterCommand,
     },
+    /// No chunkserver takes this session's writes any more.
+    Fenced(SessionId),
     /// End the connection, telling the chunkserver why: the last thing to go down it.
     Close {
         /// The connection.

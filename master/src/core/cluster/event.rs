@@ -1,8 +1,8 @@
 //! What the cluster core is told.
 
-use cairn_proto::{ChunkId, Epoch, ServerId, rpc};
+use cairn_proto::{ChunkId, Epoch, ServerId, SessionId, rpc};
 
-use super::{ChunkRecord, Order};
+use super::{ChunkRecord, Order, Sessions};
 
 /// A connection of a chunkserver, from its first message to its end. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +96,13 @@ pub enum Event {
         chunk: ChunkId,
         /// The servers that were in its in-sync set.
         servers: Vec<ServerId>,
+    },
+    /// A mount's session is over; its writes are to be refused from now on.
+    SessionOver {
+        /// Which.
+        session: SessionId,
+        /// Those whose writes count, as it is now.
+        sessions: Sessions,
     },
     /// An administrator orders something for a chunkserver.
     Ordered {

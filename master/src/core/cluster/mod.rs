@@ -11,6 +11,7 @@ mod deletes;
 mod digest_watch;
 mod effect;
 mod event;
+mod fences;
 mod health;
 mod hot;
 mod liveness;
@@ -38,6 +39,7 @@ mod work;
 pub use balance::Limits;
 pub use effect::{Down, Effect, Refusal};
 pub use event::{Event, LinkId, Token};
+pub use fences::Sessions;
 pub use migrate::Migration;
 pub use node_changes::{NodeChange, Order};
 pub use records::{ChunkRecord, ChunkView, Duty, GarbageRecord, ServerRecord, Unreadable, majority};
@@ -53,6 +55,7 @@ use crate::core::Millis;
 use audit::Audit;
 use balance::Balance;
 use deletes::Deletes;
+use fences::Fences;
 use node_states::State;
 use repairs::Repairs;
 use server::Server;
@@ -72,6 +75,7 @@ pub struct Cluster {
     throttle: Throttle,
     weights: Weights,
     deletes: Deletes,
+    fences: Fences,
     /// How far the garbage records that a former master left have been read; `None`: all.
     garbage_cursor: Option<ChunkId>,
     next_command: u64,
@@ -140,6 +144,7 @@ impl Cluster {
             throttle: Throttle::default(),
             weights: Weights::default(),
             deletes: Deletes::default(),
+            fences: Fences::default(),
             garbage_cursor: Some(ChunkId(0)),
             next_command: 1,
             was_holding_still: false,
@@ -185,6 +190,7 @@ impl Cluster {
             }
             Event::ChunkAllocated(record) => self.chunk_allocated(work.now, &record),
             Event::ChunkDeleted { chunk, servers } => self.chunk_deleted(work, chunk, &servers),
+            Event::SessionOver { session, sessions } => self.fence_session(work, session, sessions),
             Event::Ordered { server, order } => self.ordered(work, server, order),
             Event::Tick => self.tick(work),
         }
@@ -209,6 +215,13 @@ impl Cluster {
                 server.replicas.expect(record.chunk, record.epoch, now);
             }
         }
+    }
+
+    /// The number of the next command that is to be confirmed.
+    fn next_command(&mut self) -> u64 {
+        let command = self.next_command;
+        self.next_command += 1;
+        command
     }
 
     fn tell_servers(&self, work: &mut Work<'_>) {

@@ -51,6 +51,8 @@ impl Cluster {
         self.audit.request();
         let registered = self.welcome(id);
         work.send(link, Cmd::Registered(registered));
+        // Before its lease.
+        self.tell_sessions(work, id, link);
     }
 
     fn welcome(&self, id: ServerId) -> rpc::Registered {

@@ -35,6 +35,7 @@ impl Cluster {
     pub(super) fn tick(&mut self, work: &mut Work<'_>) {
         self.check_maintenance(work);
         self.check_leases(work);
+        self.end_fences(work);
         self.read_garbage(work);
         self.audit_step(work);
         self.expel_strangers(work);
@@ -57,7 +58,9 @@ impl Cluster {
 
     pub(super) fn done(&mut self, work: &mut Work<'_>, link: LinkId, done: &rpc::CommandDone) {
         let Some(id) = self.sender(work, link) else { return };
-        if let Some(chunks) =
+        if self.fences.done(id, done.command) {
+            self.end_fences(work);
+        } else if let Some(chunks) =
             self.deletes.done(id, (done.command, done.ok), work.now, self.settings.deletes_per_second)
         {
             for chunk in chunks {
@@ -194,8 +197,7 @@ impl Cluster {
             return Plan::Busy;
         }
         let Some(target) = self.choose(work, record, &free, &taken) else { return Plan::Busy };
-        let command = self.next_command;
-        self.next_command += 1;
+        let command = self.next_command();
         let bytes = self.cost(work, record, target);
         Plan::Go(link, Flight { primary, target, bytes, command, since: work.now })
     }
@@ -336,8 +338,7 @@ impl Cluster {
             if batch.is_empty() {
                 continue;
             }
-            let command = self.next_command;
-            self.next_command += 1;
+            let command = self.next_command();
             let chunks = batch.iter().map(|c| c.0).collect();
             work.send_numbered(link, command, Cmd::Delete(rpc::DeleteChunks { chunks }));
             self.deletes.sent(id, command, batch, work.now);

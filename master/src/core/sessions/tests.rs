@@ -19,6 +19,9 @@ impl World {
     fn ack(&mut self, session: u64, event: u64) -> Vec<Effect> {
         self.sessions.acknowledged(self.now, SessionId(session), event, &mut self.next)
     }
+    fn fenced(&mut self, session: u64) -> Vec<Effect> {
+        self.sessions.fenced(self.now, SessionId(session), &mut self.next)
+    }
     fn pass(&mut self, ms: u64) -> Vec<Effect> {
         let end = self.now.plus(ms);
         let mut effects = Vec::new();
@@ -32,6 +35,11 @@ impl World {
 
 fn record(exclusive: bool) -> Record {
     Record { exclusive, ..Record::default() }
+}
+/// What is done with a session that ends without a goodbye.
+fn fence(session: u64, exclusive: bool) -> [Effect; 2] {
+    let over = Record { over: true, ..record(exclusive) };
+    [Effect::Put(SessionId(session), over), Effect::Fence(SessionId(session))]
 }
 fn welcome(to: u64, session: u64, exclusive: bool, renewed: bool) -> Effect {
     Effect::Welcome { to: ConnectionId(to), session: SessionId(session), exclusive, renewed }
@@ -85,10 +93,52 @@ fn a_holder_that_is_silent_loses_its_session_to_the_newcomer() {
     w.sessions.disconnected(ConnectionId(1));
     assert_eq!(w.hello(2, 0), [], "nobody to send the recall to");
     assert_eq!(w.pass(TTL), []);
+    assert_eq!(w.pass(1), fence(1, true), "what it has written may still arrive");
+    assert_eq!(w.hello(3, 1), [], "it is over, whatever comes");
+    assert_eq!(w.pass(TTL), []);
     assert_eq!(
-        w.pass(1),
-        [Effect::End(SessionId(1)), Effect::Put(SessionId(2), record(true)), welcome(2, 2, true, false),]
+        w.fenced(1),
+        [
+            Effect::End(SessionId(1)),
+            Effect::Put(SessionId(2), record(false)),
+            welcome(2, 2, false, false),
+            Effect::Put(SessionId(3), record(false)),
+            welcome(3, 3, false, true),
+        ]
     );
+    assert_eq!(w.fenced(1), [], "once");
+}
+
+#[test]
+fn who_is_left_has_everything_alone_when_the_others_writes_cannot_come_any_more() {
+    let mut w = World::new();
+    w.hello(1, 0);
+    w.hello(2, 0);
+    w.ack(1, 7);
+    w.sessions.disconnected(ConnectionId(2));
+    for _ in 0..4 {
+        let now = w.now;
+        w.sessions.heard(now, SessionId(1));
+        w.pass(TTL / 4);
+    }
+    assert_eq!(w.pass(1), fence(2, false));
+    assert_eq!(w.hello(3, 0)[1], welcome(3, 3, false, false), "in company nobody waits");
+    let effects = w.sessions.goodbye(w.now, SessionId(3), &mut w.next);
+    assert_eq!(effects[0], Effect::End(SessionId(3)));
+    assert_eq!(effects.len(), 2, "{effects:?}");
+    assert_eq!(w.fenced(2).last(), Some(&Effect::Grant { to: ConnectionId(1) }));
+}
+
+#[test]
+fn what_was_being_fenced_still_is_after_a_restart() {
+    let over = Record { over: true, ..record(true) };
+    let mut w = World::new();
+    w.sessions = Sessions::new(Millis(0), TTL, 9, vec![(SessionId(3), over)]);
+    w.next = 4;
+    assert_eq!(w.sessions.fencing().collect::<Vec<_>>(), [SessionId(3)]);
+    assert!(w.sessions.alive().is_empty());
+    assert_eq!(w.hello(1, 3), [], "it cannot be resumed");
+    assert_eq!(w.fenced(3)[2], welcome(1, 4, true, true));
 }
 
 #[test]
@@ -127,6 +177,7 @@ fn an_unknown_session_is_renewed_and_ids_are_not_used_twice() {
     let mut w = World::new();
     assert_eq!(w.hello(1, 99)[1], welcome(1, 1, true, true));
     w.pass(TTL + 1);
+    w.fenced(1);
     assert_eq!(w.hello(2, 1)[1], welcome(2, 2, true, true));
 }
 
@@ -155,7 +206,8 @@ fn a_restart_keeps_the_mode() {
     w.pass(TTL / 2);
     let now = w.now;
     w.sessions.heard(now, SessionId(4));
-    assert_eq!(w.pass(TTL / 2 + 1).last(), Some(&Effect::Grant { to: ConnectionId(2) }));
+    assert_eq!(w.pass(TTL / 2 + 1), fence(3, false));
+    assert_eq!(w.fenced(3).last(), Some(&Effect::Grant { to: ConnectionId(2) }));
 }
 
 #[test]
@@ -192,6 +244,7 @@ fn a_mount_that_was_killed_is_followed_at_once_by_the_next_on_its_directory() {
     w.sessions.disconnected(ConnectionId(3));
     w.sessions.disconnected(ConnectionId(4));
     let effects = say(&mut w, 5, from("b", "/m"));
-    assert_eq!(effects[0], Effect::End(SessionId(1)));
-    assert_eq!(effects[2], welcome(5, 2, true, false));
+    assert_eq!(effects[1], Effect::Fence(SessionId(1)));
+    assert_eq!(effects.len(), 2, "{effects:?}");
+    assert_eq!(w.fenced(1)[2], welcome(5, 2, true, false));
 }

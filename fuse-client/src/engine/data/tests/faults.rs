@@ -156,3 +156,35 @@ async fn a_caller_that_gives_up_loses_nothing() {
     let stable = cluster.stable(1, 5000);
     assert!(stable[1000..1010] == [9; 10] && stable[..1000] == [8; 1000]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_under_a_session_that_is_over_is_lost_and_an_error_once() {
+    let cluster = Cluster::start().await;
+    let path = cluster.path(|c| c.flush_delay = Duration::from_secs(60));
+    let [gathered, sent, clean] = [1, 2, 3].map(|inode| path.file(InodeId(inode), 0));
+    for file in [&gathered, &sent, &clean] {
+        assert!(file.try_write(0, b"synced"));
+        file.fsync().await.unwrap();
+    }
+    cluster.state.lock().faults.silent.extend([1, 2, 3]);
+    assert!(gathered.try_write(0, b"dirty") && sent.try_write(0, b"flying"));
+    sent.push();
+    let through = tokio::spawn({
+        let clean = clean.clone();
+        async move { clean.write_through(100, Bytes::from_static(b"through"), false).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut lost = path.set_session(10);
+    lost.sort_unstable();
+    assert_eq!(lost, [InodeId(1), InodeId(2)]);
+    cluster.state.lock().faults.silent.clear();
+    assert_eq!(through.await.unwrap(), Err(FsError::Fenced));
+    assert_eq!(gathered.fsync().await, Err(FsError::Fenced));
+    assert_eq!(sent.fsync().await, Err(FsError::Fenced));
+    for file in [&gathered, &sent, &clean] {
+        assert_eq!(file.fsync().await, Ok(()), "once");
+    }
+    assert!(gathered.try_write(0, b"anew"));
+    gathered.fsync().await.unwrap();
+    assert_eq!(gathered.read(0, 6).await.unwrap(), b"anewed"[..]);
+}

@@ -154,6 +154,9 @@ async fn dirty_data_outlives_its_handle_and_the_observer_hears_of_it() {
         fn written_back(&self, inode: InodeId) {
             self.0.store(inode.0, Ordering::SeqCst);
         }
+        fn lost(&self, _: InodeId, why: &crate::engine::error::FsError) {
+            panic!("{why}");
+        }
     }
     let cluster = Cluster::start().await;
     let path = cluster.path(|_| ());

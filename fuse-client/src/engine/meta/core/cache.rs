@@ -338,6 +338,11 @@ impl MetaCache {
         self.entries.iter().map(|(k, _)| (k.parent, k.name.clone())).collect()
     }
 
+    /// Parent, name and inode of every name that is kept and is there.
+    pub(super) fn known_entries(&self) -> impl Iterator<Item = (u64, &[u8], u64)> {
+        self.entries.iter().filter_map(|(key, e)| Some((key.parent, &key.name[..], e.inode?)))
+    }
+
     /// A directory that was just made has no names: nothing in it need be asked for.
     fn know_empty(&mut self, directory: u64) {
         let d = self.directories.get_or_insert_mut(directory, Directory::default);

@@ -12,4 +12,5 @@ mod leased;
 mod leased_tests;
 mod listings;
 pub mod numbers;
+mod paths;
 pub mod window;

@@ -42,6 +42,8 @@ pub struct FakeServer {
     pub registered: bool,
     /// It has been given a lease on this connection.
     pub acked: bool,
+    /// Whose writes it takes: from a session on, and some before.
+    pub sessions: (u64, Vec<u64>),
 }
 
 impl FakeServer {
@@ -114,6 +116,11 @@ impl World {
             }
             Cmd::AddReplica(add) => self.add_replica(n, command.id, &add),
             Cmd::Servers(_) | Cmd::Scrub(_) => {}
+            Cmd::Sessions(s) => {
+                self.fakes[n].sessions = (s.below, s.alive);
+                let done = rpc::CommandDone { command: command.id, ok: true, detail: String::new() };
+                self.deliver(Event::Done { link, done });
+            }
             Cmd::Probe(probe) => {
                 let reached = self.fakes.iter().any(|f| f.id == probe.server && f.running && !f.hung);
                 let probed = rpc::Probed { server: probe.server, reached };

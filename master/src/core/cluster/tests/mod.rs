@@ -3,6 +3,7 @@
 mod balance;
 mod detection;
 mod fake;
+mod fences;
 mod orders;
 mod planning;
 mod random;

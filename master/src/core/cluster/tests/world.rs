@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_proto::digest::replica_hash;
-use cairn_proto::{ChunkId, Epoch, InodeId, ServerId, rpc};
+use cairn_proto::{ChunkId, Epoch, InodeId, ServerId, SessionId, rpc};
 
 use super::super::*;
 use super::fake::{FakeServer, Replica};
@@ -49,6 +49,10 @@ pub struct World {
     pub told: Vec<rpc::ChunkInfo>,
     pub replies: Vec<rpc::ChunkReply>,
     pub changes: Vec<NodeChange>,
+    /// What a master that starts finds of sessions in the store.
+    pub sessions: (Sessions, Vec<SessionId>),
+    /// Sessions that are done with.
+    pub fenced: Vec<SessionId>,
     seed: u64,
     draws: u64,
     next_link: u64,
@@ -70,6 +74,8 @@ impl World {
             told: Vec::new(),
             replies: Vec::new(),
             changes: Vec::new(),
+            sessions: Default::default(),
+            fenced: Vec::new(),
             seed,
             draws: 0,
             next_link: 1,
@@ -104,6 +110,8 @@ impl World {
     pub fn restart_master(&mut self) {
         let settings = Settings { lease_ms: LEASE_MS, ..Settings::default() };
         self.cluster = Cluster::new(settings, self.store.servers.values().cloned().collect());
+        let (sessions, over) = self.sessions.clone();
+        self.cluster.set_sessions(sessions, over);
         for n in 0..self.fakes.len() {
             self.fakes[n].link = None;
             if self.fakes[n].running {
@@ -171,6 +179,7 @@ impl World {
             Effect::AnswerClient { token, chunk } => self.answers.push((token, chunk)),
             Effect::TellMounts(info) => self.told.push(info),
             Effect::NodeChanged(change) => self.changes.push(change),
+            Effect::Fenced(session) => self.fenced.push(session),
             Effect::ServersChanged => {}
         }
     }
