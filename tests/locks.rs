@@ -76,16 +76,19 @@ fn open_file_description_locks_belong_to_the_handle() {
 }
 
 fn set_range(file: &File, command: libc::c_int, start: i64, len: i64) {
+    assert!(try_range(file, command, libc::F_WRLCK, start, len), "{}", std::io::Error::last_os_error());
+}
+
+fn try_range(file: &File, command: libc::c_int, kind: libc::c_int, start: i64, len: i64) -> bool {
     let range = libc::flock {
-        l_type: libc::F_WRLCK as _,
+        l_type: kind as _,
         l_whence: libc::SEEK_SET as _,
         l_start: start,
         l_len: len,
         l_pid: 0,
     };
     // SAFETY: the handle is open and the structure complete.
-    let done = unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(file), command, &range) };
-    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(file), command, &range) == 0 }
 }
 
 /// A cluster that is mounted twice, which the tests that run at the same time share.
@@ -148,6 +151,32 @@ fn locks_exclude_on_the_other_mount() {
     assert_eq!(b.does("test posix x 30 0"), "free");
     assert_eq!(a.does("try ofd s 0 20"), "EAGAIN", "a description is another owner than its process");
     assert_eq!(b.does("try flock x 0 0"), "ok", "flock and fcntl do not see each other");
+}
+
+/// The kernel tells late of the last close of a description, and may have given its number to the next one by then.
+#[test]
+fn a_late_close_takes_no_lock_of_the_description_that_is_opened_next() {
+    const TIMES: usize = 300;
+    type Lock = fn(&File, bool) -> bool;
+    let flock: Lock = |f, on| if on { f.try_lock().is_ok() } else { f.unlock().is_ok() };
+    let range: Lock =
+        |f, on| try_range(f, libc::F_OFD_SETLK, if on { libc::F_WRLCK } else { libc::F_UNLCK }, 0, 20);
+    let pair = Pair::shared();
+    let here = pair.cluster.mount().join("late");
+    drop(file(&here));
+    let there = file(&pair.second.dir().join("late"));
+    for (kind, lock) in [("flock", flock), ("range", range)] {
+        for time in 0..TIMES {
+            let first = file(&here);
+            assert!(lock(&first, true) && lock(&first, false), "{kind}, {time}");
+            drop(first);
+            let next = file(&here);
+            assert!(lock(&next, true), "{kind}, {time}: nobody has it");
+            std::thread::sleep(Duration::from_millis(2));
+            assert!(!lock(&there, true), "{kind}, {time}: the other mount got what is locked here");
+            assert!(lock(&next, false), "{kind}, {time}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 mod home;
 mod state;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct LockRequest {
     /// `fcntl` or `flock`.
     pub kind: Kind,
-    /// The kernel's number for the process or the open file description.
+    /// A number for the process or the open file description. Of `fcntl` the kernel's, which it may give to another one when that is
+    /// closed, of `flock` never used again.
     pub owner: u64,
     /// Which bytes.
     pub range: Range,
@@ -73,10 +74,10 @@ enum Step {
     Full,
 }
 
-/// Ranges of the file that were locked through a handle belong to these owners; who has a handle's last descriptor closed has nothing
-/// locked any more.
+/// Ranges of the file that were locked through a handle belong to these owners, with the number of each one's last request; who has a
+/// handle's last descriptor closed has nothing locked any more.
 #[derive(Debug, Default)]
-pub(super) struct RangeOwners(parking_lot::Mutex<BTreeSet<u64>>);
+pub(super) struct RangeOwners(parking_lot::Mutex<BTreeMap<u64, u64>>);
 
 impl Engine {
     /// Locks a range or the whole of a file. With `wait`, waits until it is free; `interrupted` ends that.
@@ -92,11 +93,14 @@ impl Engine {
     ) -> Result<(), FsError> {
         let lock = request.lock(handle.inode());
         self.locks.not_lost(lock.key)?;
+        let number = self.locks.number();
         if request.kind == Kind::Range {
-            handle.range_owners().0.lock().insert(request.owner);
+            let mut owners = handle.range_owners().0.lock();
+            owners.insert(request.owner, number);
+            self.locks.state().asked_with(lock.key, number);
+            drop(owners);
             self.locks.ranges_used(handle.inode());
         }
-        let number = self.locks.number();
         let mut interrupted = pin!(interrupted);
         loop {
             let waiting = match self.start_lock(&lock, number, wait)? {
@@ -213,7 +217,7 @@ impl Engine {
             };
             if tell.send(granted).is_err()
                 && granted
-                && let Err(e) = engine.unlock_at(lock.key, lock.range).await
+                && let Err(e) = engine.unlock_at(lock.key, lock.range, None).await
             {
                 tracing::warn!(inode = lock.key.inode, error = %e, "a lock that nobody wants is held");
             }
@@ -260,13 +264,17 @@ impl Engine {
     ) -> Result<(), FsError> {
         let key = key(handle.inode(), kind, owner);
         self.locks.not_lost(key)?;
-        self.unlock_at(key, range).await
+        self.unlock_at(key, range, None).await
     }
 
-    async fn unlock_at(&self, key: Key, range: Range) -> Result<(), FsError> {
+    /// `last`: not if the owner has asked for anything since that request.
+    async fn unlock_at(&self, key: Key, range: Range, last: Option<u64>) -> Result<(), FsError> {
         loop {
             let started = {
                 let mut state = self.locks.state();
+                if last.is_some() && state.asked_with_last(key) != last {
+                    return Ok(());
+                }
                 match state.home() {
                     Home::Here => return state.unlock_here(key, range).ok_or(FsError::TooManyLocks),
                     Home::Moving => None,
@@ -330,39 +338,51 @@ impl Engine {
 
     /// A process has closed a descriptor of the file: its `fcntl` locks of it go.
     pub async fn process_closed(&self, handle: &FileHandle, owner: u64) {
-        self.let_go(key(handle.inode(), Kind::Range, owner)).await;
+        let key = key(handle.inode(), Kind::Range, owner);
+        let last = self.locks.state().asked_with_last(key);
+        if last.is_some() {
+            self.let_go(key, last).await;
+        }
     }
 
-    /// The last descriptor of a handle is closed: what was locked through it goes.
+    /// The last descriptor of a handle is closed: what was locked through it goes. The kernel tells of it late, and may have given its
+    /// number for the owner to another open file description by then: what that one has asked for is not touched.
     pub async fn locks_of_handle_go(&self, handle: &FileHandle, flock_owner: Option<u64>) {
         if let Some(owner) = flock_owner {
-            self.let_go(key(handle.inode(), Kind::Flock, owner)).await;
+            self.let_go(key(handle.inode(), Kind::Flock, owner), None).await;
         }
         let owners = std::mem::take(&mut *handle.range_owners().0.lock());
-        for owner in owners {
-            self.let_go(key(handle.inode(), Kind::Range, owner)).await;
+        for (owner, last) in owners {
+            self.let_go(key(handle.inode(), Kind::Range, owner), Some(last)).await;
         }
     }
 
-    /// All of it goes. A process that ends waits for this, and no signal ends that wait: the master has little time to answer, and
-    /// hears of it later if it does not.
-    async fn let_go(&self, key: Key) {
-        let _lost = self.locks.not_lost(key);
+    /// All of it goes, unless it has been asked for since the `last` request. A process that ends waits for this, and no signal ends that
+    /// wait: the master has little time to answer, and hears of it later if it does not.
+    async fn let_go(&self, key: Key, last: Option<u64>) {
         {
             let mut state = self.locks.state();
-            if state.home() == Home::Here && state.unlock_here(key, Range::ALL).is_some() {
+            if last.is_some() && state.asked_with_last(key) != last {
                 return;
             }
-            if state.home() == Home::Master && !state.may_hold(key) {
+            state.hears_of_no_loss(key);
+            let gone = match state.home() {
+                Home::Here => state.unlock_here(key, Range::ALL).is_some(),
+                Home::Moving => false,
+                Home::Master => !state.may_hold(key),
+            };
+            if gone {
+                state.asks_no_more(key, last);
                 return;
             }
         }
         let me = self.me.clone();
         let told = self.runtime.spawn(async move {
             let Some(engine) = me.upgrade() else { return };
-            if let Err(e) = engine.unlock_at(key, Range::ALL).await {
+            if let Err(e) = engine.unlock_at(key, Range::ALL, last).await {
                 tracing::warn!(inode = key.inode, error = %e, "the master has not answered that a lock is let go");
             }
+            engine.locks.state().asks_no_more(key, last);
         });
         let _late = tokio::time::timeout(GIVE_UP, told).await;
     }

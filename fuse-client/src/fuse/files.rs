@@ -104,9 +104,9 @@ impl Adapter {
                 flushed?;
                 Answer::Done
             }
-            Operation::Release { handle, flock_owner } => {
+            Operation::Release { handle, flock } => {
                 if let Some(file) = self.files.remove(handle) {
-                    engine.locks_of_handle_go(&file, flock_owner).await;
+                    engine.locks_of_handle_go(&file, flock.then_some(handle)).await;
                 }
                 Answer::Done
             }

@@ -14,14 +14,20 @@ use super::requests::Asked;
 use crate::engine::LockRequest;
 
 /// What the kernel asks for; EINVAL where it is no lock.
-fn request(lock: &FileLock) -> Result<LockRequest, Answer> {
+fn request(handle: u64, lock: &FileLock) -> Result<LockRequest, Answer> {
     let mode = match lock.kind {
         libc::F_RDLCK => Mode::Shared,
         libc::F_WRLCK => Mode::Exclusive,
         _ => return Err(Answer::Error(libc::EINVAL)),
     };
     let range = Range::new(lock.first, lock.last).ok_or(Answer::Error(libc::EINVAL))?;
-    Ok(LockRequest { kind: kind(lock), owner: lock.owner, range, mode, pid: lock.pid })
+    Ok(LockRequest { kind: kind(lock), owner: owner(handle, lock), range, mode, pid: lock.pid })
+}
+
+/// A `flock` is the handle's: the kernel's number is the address of the open file description, which the next one may have before
+/// the mount hears that this one was closed.
+fn owner(handle: u64, lock: &FileLock) -> u64 {
+    if lock.flock { handle } else { lock.owner }
 }
 
 fn kind(lock: &FileLock) -> Kind {
@@ -44,7 +50,7 @@ impl Adapter {
         let adapter = self.clone();
         let mut work: Pin<Box<dyn Future<Output = Answer> + Send>> = Box::pin(async move {
             let locked = async {
-                let (file, request) = (adapter.files.get(handle)?, request(&lock)?);
+                let (file, request) = (adapter.files.get(handle)?, request(handle, &lock)?);
                 adapter.engine.lock(&file, &request, wait, interrupt.notified()).await?;
                 Ok::<_, Answer>(Answer::Done)
             };
@@ -69,12 +75,12 @@ impl Adapter {
         match operation {
             Operation::TestLock { handle, lock } => {
                 let file = self.files.get(handle)?;
-                Ok(Answer::Lock(self.engine.test_lock(&file, &request(&lock)?).await?))
+                Ok(Answer::Lock(self.engine.test_lock(&file, &request(handle, &lock)?).await?))
             }
             Operation::SetLock { handle, lock, .. } if lock.kind == libc::F_UNLCK => {
                 let file = self.files.get(handle)?;
                 let range = Range::new(lock.first, lock.last).ok_or(Answer::Error(libc::EINVAL))?;
-                self.engine.unlock(&file, kind(&lock), lock.owner, range).await?;
+                self.engine.unlock(&file, kind(&lock), owner(handle, &lock), range).await?;
                 Ok(Answer::Done)
             }
             _ => Err(Answer::Error(libc::ENOSYS)),

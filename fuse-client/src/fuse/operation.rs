@@ -37,7 +37,7 @@ pub(super) enum Operation<'a> {
     Read { handle: u64, offset: u64, size: u32 },
     Write { handle: u64, offset: u64, data: &'a [u8], write_flags: u32, flags: u32 },
     Flush { handle: u64, lock_owner: u64 },
-    Release { handle: u64, flock_owner: Option<u64> },
+    Release { handle: u64, flock: bool },
     TestLock { handle: u64, lock: FileLock },
     SetLock { handle: u64, lock: FileLock, wait: bool },
     Fsync { handle: u64, only_data: bool },
@@ -118,9 +118,8 @@ impl<'a> Operation<'a> {
                 Self::Flush { handle, lock_owner: f.u64()? }
             }
             opcode::RELEASE => {
-                let (handle, _flags, flags, owner) = (f.u64()?, f.u32()?, f.u32()?, f.u64()?);
-                let flock_owner = (flags & RELEASE_FLOCK_UNLOCK != 0).then_some(owner);
-                Self::Release { handle, flock_owner }
+                let (handle, _flags, flags) = (f.u64()?, f.u32()?, f.u32()?);
+                Self::Release { handle, flock: flags & RELEASE_FLOCK_UNLOCK != 0 }
             }
             opcode::GETLK | opcode::SETLK | opcode::SETLKW => lock(code, &mut f)?,
             opcode::OPENDIR => Self::OpenDir,

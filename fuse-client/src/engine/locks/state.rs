@@ -44,6 +44,8 @@ pub(crate) struct State {
     untold: bool,
     /// Where something may be held at the master, and the number of the last request for it.
     places: BTreeMap<Key, u64>,
+    /// The last request of each owner of ranges, through whichever handle.
+    last: BTreeMap<Key, u64>,
     waiting: HashMap<u64, oneshot::Sender<Signal>>,
     /// Where something was held when the session ended, and the owner does not know yet.
     lost: BTreeSet<Key>,
@@ -66,6 +68,7 @@ impl Locks {
             table: Table::new(LIMITS),
             untold: false,
             places: BTreeMap::new(),
+            last: BTreeMap::new(),
             waiting: HashMap::new(),
             lost: BTreeSet::new(),
             next: 1,
@@ -102,7 +105,7 @@ impl Locks {
 
     /// An error, once, where the owner's locks were lost.
     pub(super) fn not_lost(&self, key: Key) -> Result<(), FsError> {
-        if self.state().lost.remove(&key) { Err(FsError::Fenced) } else { Ok(()) }
+        if self.state().hears_of_no_loss(key) { Err(FsError::Fenced) } else { Ok(()) }
     }
 
     pub(super) fn ranges_used(&self, inode: u64) {
@@ -205,6 +208,28 @@ impl State {
         if self.asked_last(key) == asked {
             self.places.remove(&key);
         }
+    }
+
+    /// An owner asks for a range, in a request of this number.
+    pub(super) fn asked_with(&mut self, key: Key, number: u64) {
+        self.last.insert(key, number);
+    }
+
+    /// The number of its last request for a range, if it may have any.
+    pub(super) fn asked_with_last(&self, key: Key) -> Option<u64> {
+        self.last.get(&key).copied()
+    }
+
+    /// All that it asked for up to this request was let go.
+    pub(super) fn asks_no_more(&mut self, key: Key, last: Option<u64>) {
+        if last.is_some() && self.asked_with_last(key) == last {
+            self.last.remove(&key);
+        }
+    }
+
+    /// The owner is not told any more that its locks were lost; whether they were.
+    pub(super) fn hears_of_no_loss(&mut self, key: Key) -> bool {
+        self.lost.remove(&key)
     }
 
     fn empty_table(&mut self) -> Table {
@@ -312,6 +337,19 @@ mod tests {
         let asked = state.asked_last(lock(1).key);
         state.holds_nothing(lock(1).key, asked);
         assert!(!state.may_hold(lock(1).key));
+    }
+
+    #[test]
+    fn the_last_request_of_an_owner_is_known_until_all_was_let_go() {
+        let locks = Locks::new(true);
+        let mut state = locks.state();
+        let key = lock(1).key;
+        state.asked_with(key, 5);
+        state.asked_with(key, 6);
+        state.asks_no_more(key, Some(5));
+        assert_eq!(state.asked_with_last(key), Some(6));
+        state.asks_no_more(key, Some(6));
+        assert_eq!(state.asked_with_last(key), None);
     }
 
     #[test]
