@@ -88,7 +88,7 @@ fn end_all(dir: &Path) {
 struct Process {
     pid: u32,
     command: String,
-    /// As in /proc/PID/stat: R, S, D, T…
+    /// As in /proc/PID/status: R, S, D, T…
     state: char,
 }
 
@@ -106,13 +106,13 @@ fn processes(dir: &Path) -> Vec<Process> {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let command = std::fs::read(entry.path().join("cmdline")).ok()?;
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        let state = stat.rsplit(')').next()?.trim_start().chars().next()?;
-        (command.contains(dir) && state != 'Z' && pid != std::process::id()).then_some(Process {
-            pid,
-            command,
-            state,
-        })
+        if !command.contains(dir) || pid == std::process::id() {
+            return None;
+        }
+        // Not `stat`: who reads that waits for one that is about to execute another program, which may wait for a mount that hangs.
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let state = status.lines().find_map(|l| l.strip_prefix("State:"))?.trim_start().chars().next()?;
+        (state != 'Z').then_some(Process { pid, command, state })
     })
     .collect()
 }
