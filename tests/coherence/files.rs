@@ -2,18 +2,19 @@
 
 use std::fs::{File, Metadata};
 use std::io::{Error, Result};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 
 use crate::history::{Object, Recorder, Value};
+use crate::map::Map;
 use crate::rng::Rng;
 
 /// Bytes of a cell. It divides a block of checksums, so that no write of a cell is in two of them.
 pub const CELL: usize = 512;
-const CELLS: usize = 48;
+pub const CELLS: usize = 48;
 /// Cells of a page.
 const PAGE: usize = 4096 / CELL;
 /// Files whose cells are written, and which keep their size: they may be mapped.
@@ -22,6 +23,8 @@ const FIXED: usize = 2;
 const CUT: usize = 2;
 /// Files for attributes and sizes.
 const PLAIN: usize = 3;
+/// Files that are locked, one of each kind whose bytes are written.
+pub const LOCKED: [usize; 2] = [0, FIXED];
 const XATTR: &str = "user.coherence";
 /// Where the numbers that become times begin, seconds since 1970.
 const EPOCH: u64 = 1_000_000_000;
@@ -49,7 +52,7 @@ pub struct Files {
     mapped: bool,
 }
 
-fn open(dir: &Path, file: usize) -> Result<File> {
+pub fn open(dir: &Path, file: usize) -> Result<File> {
     File::options().read(true).write(true).open(path(dir, file))
 }
 
@@ -228,7 +231,7 @@ fn range_to_write(rng: &mut Rng, file: usize) -> (usize, usize, bool) {
     if file < FIXED { (first / PAGE * PAGE, PAGE, fresh) } else { (first, count, fresh) }
 }
 
-fn read_full(file: &File, bytes: &mut [u8], offset: u64) -> Result<usize> {
+pub fn read_full(file: &File, bytes: &mut [u8], offset: u64) -> Result<usize> {
     let mut done = 0;
     while done < bytes.len() {
         match file.read_at(&mut bytes[done..], offset + done as u64)? {
@@ -286,54 +289,4 @@ fn change(
         Err(_) => record.may_have_written(what, object, value, start),
     }
     result
-}
-
-/// A shared map of a whole file of fixed size.
-struct Map(*mut libc::c_void);
-
-const MAPPED: usize = CELLS * CELL;
-
-impl Map {
-    fn new(file: &File) -> Result<Self> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new map at a place of the kernel's choice.
-        let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), MAPPED, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
-        };
-        if at == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(Self(at)) }
-    }
-
-    fn read(&self, offset: usize, length: usize) -> Vec<u8> {
-        assert!(offset + length <= MAPPED);
-        let words = (0..length / 8).map(|i| {
-            // SAFETY: within the map; the file keeps its size.
-            unsafe { self.0.byte_add(offset + i * 8).cast::<u64>().read_volatile() }
-        });
-        words.flat_map(u64::to_ne_bytes).collect()
-    }
-
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= MAPPED);
-        for (i, word) in bytes.chunks(8).enumerate() {
-            let word = u64::from_ne_bytes(word.try_into().unwrap());
-            // SAFETY: within the map; the file keeps its size.
-            unsafe { self.0.byte_add(offset + i * 8).cast::<u64>().write_volatile(word) };
-        }
-    }
-
-    fn sync(&self) -> Result<()> {
-        // SAFETY: the whole map.
-        if unsafe { libc::msync(self.0, MAPPED, libc::MS_SYNC) } == 0 {
-            Ok(())
-        } else {
-            Err(Error::last_os_error())
-        }
-    }
-}
-
-impl Drop for Map {
-    fn drop(&mut self) {
-        // SAFETY: the whole map, which nobody has a reference into.
-        unsafe { libc::munmap(self.0, MAPPED) };
-    }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::exclusion::Locked;
+
 /// Something that holds one value at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Object {
@@ -21,6 +23,8 @@ pub enum Object {
     Size(usize),
     /// The size of a file that is written to and truncated, bytes.
     Length(usize),
+    /// How many times a record is in the file that it was appended to.
+    Record { file: u64, number: u64 },
 }
 
 /// What an object holds or is found to hold.
@@ -95,11 +99,12 @@ pub struct Recorder {
     pub clock: Clock,
     pub by: (usize, usize),
     pub events: Vec<Event>,
+    pub locked: Locked,
 }
 
 impl Recorder {
     pub fn new(clock: Clock, by: (usize, usize)) -> Self {
-        Self { clock, by, events: Vec::new() }
+        Self { clock, by, events: Vec::new(), locked: Locked::default() }
     }
 
     /// An operation that began at `start` and has just ended learned this.

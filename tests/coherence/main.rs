@@ -1,8 +1,8 @@
-//! docs/semantics.md, "Several mounts": threads on several real mounts do everything to the same few objects at once, and each
-//! read is compared with the history of all writes.
+//! docs/semantics.md, "Several mounts" and "Locks": threads on several real mounts do everything to the same few objects at once. Each
+//! read is compared with the history of all writes, each lock with all others.
 //!
 //! ```text
-//! cargo test --test coherence -- --nocapture                               # 20 s each, a new seed each time
+//! cargo test --test coherence -- --nocapture                               # 60 s both, a new seed each time
 //! CAIRN_COHERENCE_SECONDS=600 cargo test --test coherence -- --nocapture
 //! CAIRN_COHERENCE_SEED=7 cargo test --test coherence -- --nocapture        # the same operations in each thread
 //! ```
@@ -14,19 +14,26 @@ mod common;
 #[path = "../chaos/rng.rs"]
 mod rng;
 
+mod appends;
+mod calls;
 mod check;
+mod exclusion;
 mod files;
 mod history;
+mod judge;
+mod locks;
+mod map;
 mod names;
 mod run;
 
 use std::time::Duration;
 
 use common::{Cluster, number};
-use run::{Errors, Run, judge};
+use judge::judge;
+use run::{Errors, Run};
 
 /// How long each run is unless `CAIRN_COHERENCE_SECONDS` says otherwise, seconds.
-const SECONDS: u64 = 20;
+const SECONDS: u64 = 60;
 /// The second and third mount.
 const FURTHER: [&str; 2] = ["second", "third"];
 
@@ -44,7 +51,7 @@ fn several_mounts_see_one_truth() {
     let further = FURTHER.map(|name| cluster.second_mount(name, &[]));
     let mounts = [cluster.mount(), further[0].dir().to_owned(), further[1].dir().to_owned()];
     let run = Run { mounts: &mounts, length, seed, errors: Errors::None };
-    judge(&run.run(|| std::thread::sleep(Duration::from_millis(100))));
+    judge(run.run(|| std::thread::sleep(Duration::from_millis(100))));
 }
 
 #[test]
@@ -55,7 +62,7 @@ fn they_see_one_truth_while_chunkservers_and_a_mount_are_killed() {
     let mounts = [cluster.mount(), further[0].dir().to_owned(), further[1].dir().to_owned()];
     let mut rng = rng::Rng::new(seed);
     let run = Run { mounts: &mounts, length, seed, errors: Errors::Of(0) };
-    judge(&run.run(|| {
+    judge(run.run(|| {
         std::thread::sleep(Duration::from_millis(rng.between(500, 3000)));
         // The next only when all copies are there again: one dead server is what the promise covers.
         cluster.wait_whole();

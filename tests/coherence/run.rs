@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::check::{Violation, check};
+use crate::appends::{Announced, Appends};
+use crate::exclusion::Locked;
 use crate::files::Files;
-use crate::history::{Clock, Event, Kind, Recorder};
+use crate::history::{Clock, Event, Recorder};
+use crate::locks::{self, Locks};
 use crate::names::Names;
 use crate::rng::Rng;
 
@@ -32,96 +34,113 @@ pub struct Run<'a> {
     pub errors: Errors,
 }
 
+/// What was done in a run.
+#[derive(Default)]
+pub struct History {
+    pub events: Vec<Event>,
+    pub locked: Locked,
+}
+
 impl Run<'_> {
     /// Runs `meanwhile` beside the threads until the time is over; the whole history.
-    pub fn run(&self, mut meanwhile: impl FnMut()) -> Vec<Event> {
+    pub fn run(&self, mut meanwhile: impl FnMut()) -> History {
         crate::files::make(&self.mounts[0]);
         Names::make(&self.mounts[0]);
-        let (clock, failed) = (Clock::new(), AtomicBool::new(false));
+        let (clock, announced, failed) = (Clock::new(), Announced::default(), AtomicBool::new(false));
         let until = Instant::now() + self.length;
-        std::thread::scope(|scope| {
+        let history = std::thread::scope(|scope| {
             let mut threads = Vec::new();
             for mount in 0..self.mounts.len() {
                 for thread in 0..THREADS {
                     let record = Recorder::new(clock.clone(), (mount, thread));
-                    let failed = &failed;
-                    threads.push(scope.spawn(move || self.thread(record, until, failed)));
+                    let (announced, failed) = (&announced, &failed);
+                    threads.push(scope.spawn(move || self.thread(record, announced, until, failed)));
                 }
             }
             while Instant::now() < until && !failed.load(Ordering::Relaxed) {
                 meanwhile();
             }
-            threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
-        })
+            let mut history = History::default();
+            for mut record in threads.into_iter().map(|t| t.join().unwrap()) {
+                history.events.append(&mut record.events);
+                history.locked.holds.append(&mut record.locked.holds);
+                history.locked.refusals.append(&mut record.locked.refusals);
+            }
+            history
+        });
+        // Not seen from the first one, which may have just been killed.
+        locks::all_are_free(&self.mounts[self.mounts.len() - 1]);
+        history
     }
 
-    fn thread(&self, mut record: Recorder, until: Instant, failed: &AtomicBool) -> Vec<Event> {
+    fn thread(
+        &self,
+        mut record: Recorder,
+        announced: &Announced,
+        until: Instant,
+        failed: &AtomicBool,
+    ) -> Recorder {
         let (mount, thread) = record.by;
         let dir = &self.mounts[mount];
         let mut rng = Rng::new(self.seed ^ ((mount * THREADS + thread + 1) as u64) << 32);
         let killed = self.errors == Errors::Of(mount);
-        let mut files = Files::open(dir, !killed).unwrap();
-        let names = Names::new(dir);
+        let mut open = Open::new(dir, announced, killed).unwrap();
         while Instant::now() < until && !failed.load(Ordering::Relaxed) {
-            let result = if rng.below(2) == 0 {
-                files.operate(&mut rng, &mut record)
-            } else {
-                names.operate(&mut rng, &mut record)
-            };
-            let Err(error) = result else { continue };
+            let Err(error) = open.operate(&mut rng, &mut record) else { continue };
             if killed {
-                files = open_again(dir);
+                open.locks.lose(&mut record);
+                open = open_again(dir, announced);
             } else {
                 // The others stop, and end where they are joined.
                 failed.store(true, Ordering::Relaxed);
                 panic!("mount {mount}, thread {thread}: {error}");
             }
         }
-        record.events
+        if let Err(error) = open.locks.end(&mut record) {
+            assert!(killed, "mount {mount}, thread {thread}, at the end: {error}");
+        }
+        record
+    }
+}
+
+/// What one thread has open.
+struct Open {
+    files: Files,
+    names: Names,
+    appends: Appends,
+    locks: Locks,
+}
+
+impl Open {
+    /// `killed`: the mount's process may be, at any time.
+    fn new(dir: &Path, announced: &Announced, killed: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            files: Files::open(dir, !killed)?,
+            names: Names::new(dir),
+            appends: Appends::new(dir, announced.clone()),
+            locks: Locks::new(dir, !killed),
+        })
+    }
+
+    /// One operation drawn at random.
+    fn operate(&mut self, rng: &mut Rng, record: &mut Recorder) -> std::io::Result<()> {
+        match rng.below(10) {
+            0..=3 => self.files.operate(rng, record),
+            4..=6 => self.names.operate(rng, record),
+            7 => self.appends.operate(rng, record),
+            _ => self.locks.operate(rng, record),
+        }
     }
 }
 
 /// The process of that mount was killed: its handles are of no use any more.
-fn open_again(dir: &Path) -> Files {
+fn open_again(dir: &Path, announced: &Announced) -> Open {
     let began = Instant::now();
     loop {
-        match Files::open(dir, false) {
-            Ok(files) => return files,
+        match Open::new(dir, announced, true) {
+            Ok(open) => return open,
             Err(error) => assert!(began.elapsed() < BACK, "not within {BACK:?}: {error}"),
         }
         std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Says what was done, and panics when a promise was broken.
-pub fn judge(events: &[Event]) {
-    let reads = events.iter().filter(|e| e.kind == Kind::Read).count();
-    println!("{reads} values read, {} written", events.len() - reads);
-    assert!(reads > 1000 && events.len() - reads > 100, "hardly anything was done");
-    let violations = check(events);
-    for violation in violations.iter().take(10) {
-        println!("{}", Shown(violation));
-    }
-    assert!(violations.is_empty(), "{} reads were not of the last finished write", violations.len());
-}
-
-struct Shown<'a>(&'a Violation);
-
-impl std::fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let line = |f: &mut std::fmt::Formatter<'_>, said: &str, e: &Event| {
-            let (mount, thread) = e.by;
-            let end = if e.end == u64::MAX { "?".to_owned() } else { format!("{:.3}", e.end as f64 / 1e6) };
-            let start = e.start as f64 / 1e6;
-            writeln!(
-                f,
-                "  {said} {:?} by {} on mount {mount}.{thread}, {start:.3} to {end} ms",
-                e.value, e.what
-            )
-        };
-        writeln!(f, "{:?}", self.0.read.object)?;
-        line(f, "read", &self.0.read)?;
-        self.0.allowed.iter().try_for_each(|e| line(f, "allowed", e))?;
-        self.0.returned.iter().try_for_each(|e| line(f, "written", e))
     }
 }
