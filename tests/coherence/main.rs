@@ -5,6 +5,7 @@
 //! cargo test --test coherence -- --nocapture                               # 60 s both, a new seed each time
 //! CAIRN_COHERENCE_SECONDS=600 cargo test --test coherence -- --nocapture
 //! CAIRN_COHERENCE_SEED=7 cargo test --test coherence -- --nocapture        # the same operations in each thread
+//! tests/coherence/planted/find                                             # faults put in by hand are found
 //! ```
 
 #![allow(clippy::unwrap_used)]
@@ -71,4 +72,10 @@ fn they_see_one_truth_while_chunkservers_and_a_mount_are_killed() {
             _ => cluster.kill(["cs1", "cs2", "cs3"][rng.below(3) as usize]),
         }
     }));
+}
+
+/// Each fault that is put in by hand (`planted/find`) has a patch; it must fit what there is.
+#[test]
+fn the_patches_that_put_faults_in_still_fit() {
+    common::planted::all_fit("tests/coherence/planted", 2);
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod locker;
+pub mod planted;
 mod scratch;
 
 pub use scratch::{Scratch, scratch, scratch_for};

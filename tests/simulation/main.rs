@@ -19,6 +19,8 @@ mod invariants;
 mod master;
 mod message;
 mod net;
+#[path = "../common/planted.rs"]
+mod planted;
 mod rng;
 mod run;
 mod sessions;
@@ -105,19 +107,7 @@ fn promises_are_kept_and_every_event_and_effect_occurs() {
 /// Each bug that is put back by hand (`planted/find`) has a patch; it must fit what there is.
 #[test]
 fn the_patches_that_put_bugs_back_still_fit() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let planted = std::fs::read_dir(root.join("tests/simulation/planted")).unwrap();
-    let patches: Vec<_> =
-        planted.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "patch")).collect();
-    assert!(patches.len() >= 3, "{patches:?}");
-    for patch in patches {
-        let text = std::fs::read_to_string(&patch).unwrap();
-        let file = text.lines().find_map(|l| l.strip_prefix("--- a/")).unwrap();
-        let hunk = text.lines().skip_while(|l| !l.starts_with("@@")).skip(1);
-        let before: Vec<_> = hunk.filter(|l| !l.starts_with('+')).map(|l| l.get(1..).unwrap_or("")).collect();
-        let source = std::fs::read_to_string(root.join(file)).unwrap();
-        assert!(source.contains(&before.join("\n")), "{} does not fit any more", patch.display());
-    }
+    planted::all_fit("tests/simulation/planted", 3);
 }
 
 #[test]
