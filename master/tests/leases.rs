@@ -74,6 +74,25 @@ async fn a_change_is_answered_when_the_lease_has_been_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_announcement_recalls_the_leases_on_its_inode_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = Master::start(dir.path()).await;
+    let (mut reader, mut writer) = two(&master).await;
+    let file = attr(&writer.op(create(ROOT, "f")).await);
+    let announcement = Body::Grow(rpc::Grow { inode: file.inode, ..rpc::Grow::default() });
+    assert_eq!(attr(&writer.op(announcement.clone()).await), file, "nobody has a lease");
+    assert_eq!(ask(&mut reader, lookup(ROOT, "f")).await.leased, [ROOT, file.inode]);
+    let waiting = writer.send(announcement).await;
+    let event = reader.event().await;
+    assert!(matches!(&event.event, Some(Event::LeaseRecall(r)) if r.inodes == [file.inode]));
+    reader.say(Msg::EventAck(rpc::EventAck { id: event.id, ..Default::default() })).await;
+    let reply = writer.reply().await;
+    assert_eq!((reply.id, attr(&reply)), (waiting, file));
+    assert_eq!(attr(&writer.lookup(ROOT, "f").await), file);
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_open_is_told_with_the_acknowledgement_and_lives_on() {
     let dir = tempfile::tempdir().unwrap();
     let master = Master::start(dir.path()).await;

@@ -92,6 +92,7 @@ impl State {
                 return true;
             }
             Room::Scarce if namespace::is_release(body) => return true,
+            Room::Scarce | Room::None if namespace::announces(body) => return true,
             Room::Scarce | Room::None => {}
         }
         let taken = op.at.is_some() && self.over < MOST_OVER;
@@ -118,6 +119,10 @@ impl State {
         let Context { events, lingering, .. } = context;
         if self.must_wait(turn, asked) {
             return None;
+        }
+        if op.op.as_ref().is_some_and(namespace::announces) {
+            // Nobody had a lease, or has any more: there is nothing to be made durable.
+            turn.scratch.rollback();
         }
         self.lingering.extend(lingering.into_iter().map(|inode| (turn.now.plus(LINGER_MS), inode)));
         self.note_changes(turn);

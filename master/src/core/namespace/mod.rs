@@ -119,6 +119,12 @@ pub fn is_release(op: &Body) -> bool {
     )
 }
 
+/// Whether the operation changes nothing and is only there for the leases on its inode to be recalled: bytes have changed of which the
+/// master had heard before.
+pub fn announces(op: &Body) -> bool {
+    matches!(op, Body::Grow(grow) if setattr::says_nothing(grow))
+}
+
 /// Runs one operation.
 pub fn execute(scratch: &mut Scratch<'_>, context: &mut Context<'_>, op: &rpc::Op) -> rpc::Reply {
     scratch.savepoint();

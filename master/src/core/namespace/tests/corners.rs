@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cairn_proto::SessionId;
 use cairn_proto::rpc::{self, op::Op as Body, reply::Result as Body2};
 
-use super::super::{end_session, errno};
+use super::super::{announces, end_session, errno};
 use super::{Namespace, link, lookup, make, rename, rmdir, unlink};
 use crate::core::cluster::Event;
 use crate::core::keys;
@@ -211,6 +211,9 @@ fn writing_grows_and_never_shrinks() {
     assert_eq!(n.attr(append(7)).size, 24);
     assert_eq!(n.errno(append(u64::MAX)), errno::EFBIG.0);
     assert_eq!(n.errno(append(i64::MAX as u64)), errno::EFBIG.0);
+    let (before, nothing) = (n.attr(grow(0)), Body::Grow(rpc::Grow { inode: file, ..rpc::Grow::default() }));
+    assert!(announces(&nothing) && !announces(&grow(0)) && !announces(&append(1)));
+    assert_eq!(n.attr(nothing), before, "the version, too");
 }
 
 #[test]
