@@ -103,7 +103,7 @@ pub struct Tuning {
     #[arg(long, value_name = "WHAT", env = "CAIRN_ON_OUTAGE", hide_env_values = true,
           default_value = "wait:30s", value_parser = on_outage)]
     pub on_outage: OnOutage,
-    /// Memory for data on its way to and from the chunkservers
+    /// Memory for data on its way to and from the chunkservers, and for what was read while other mounts are there
     #[arg(long, value_name = "SIZE", env = "CAIRN_MEMORY", hide_env_values = true,
           default_value = "256MiB", value_parser = values::size)]
     pub memory: u64,

@@ -170,6 +170,7 @@ impl Engine {
         let file = self.hold_existing(inode).await?;
         let _alone = file.order.write().await;
         let _in_order = file.telling.lock().await;
+        let _change = self.kept.change(inode, size..u64::MAX);
         let mut attempts = 0..IN_COMPANY;
         loop {
             let if_version = if self.exclusive() {
@@ -182,7 +183,7 @@ impl Engine {
             match self.resize_if(&file, size, &change, if_version).await {
                 // It has written while the tail was zeroed here, perhaps behind that: it would come to light when the file grows.
                 Err(e) if if_version.is_some() && is_errno(&e, libc::EAGAIN) => {}
-                result => return result,
+                result => return self.or_announce(&file, result),
             }
         }
     }

@@ -86,13 +86,14 @@ async fn follow_changes(engine: Weak<Engine>, mut changes: mpsc::UnboundedReceiv
 
 impl Engine {
     /// Others arrive: everything is written back, everything cached is forgotten. From now on attributes and names are kept under
-    /// leases, data not at all.
+    /// leases, and what was read is kept under them, but nothing that was written.
     async fn share(&self) {
-        tracing::info!("another mount is there: data is not cached, names and attributes under leases");
+        tracing::info!("another mount is there: caches are kept under leases");
         self.exclusive.store(false, Ordering::Release);
         self.data.set_exclusive(false);
         if let Err(e) = self.write_back_all().await {
             tracing::error!(error = %e, "not everything could be written back for another mount");
+            self.late.store(true, Ordering::Relaxed);
         }
         self.register_open().await;
         self.hand_over_locks().await;
@@ -155,6 +156,7 @@ impl Engine {
             let mut names = cache.names();
             names.extend(cache.take_evicted());
             cache.reset(exclusive);
+            self.kept.clear();
             names
         };
         let Some(upper) = self.upper.get().map(Arc::clone) else { return };

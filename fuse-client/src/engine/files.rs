@@ -1,8 +1,6 @@
 //! Open files: reading, writing, making stable.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_proto::rpc::{self, op::Op};
@@ -13,9 +11,6 @@ use super::inode::{InUse, InodeRef};
 use super::locks::RangeOwners;
 use super::names::NewNode;
 use super::{Engine, FsError, is_errno};
-
-/// How long a read waits for chunkservers that are known not to answer.
-const READ_AGAIN: Duration = Duration::from_millis(200);
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,25 +152,9 @@ impl Engine {
                 return Ok(data);
             }
         } else {
-            self.refresh_size(file).await?;
+            return self.read_in_company(file, offset, len).await;
         }
         self.read_from_servers(file, offset, len).await
-    }
-
-    /// An outage is waited for once, not by each of the many reads of which a program's one consists.
-    async fn read_from_servers(&self, file: &InUse, offset: u64, len: usize) -> Result<Bytes, FsError> {
-        let read = file.data.read(offset, len);
-        let result = if self.silent.load(Ordering::Relaxed) {
-            let late = |_| FsError::TimedOut("the chunkservers do not answer".into());
-            tokio::time::timeout(READ_AGAIN, read).await.map_err(late).flatten()
-        } else {
-            read.await
-        };
-        let silent = matches!(result, Err(FsError::TimedOut(_) | FsError::Unreachable(_)));
-        if silent != self.silent.load(Ordering::Relaxed) {
-            self.silent.store(silent, Ordering::Relaxed);
-        }
-        result
     }
 
     /// Asks the master for the size, as another mount may have changed it. As of which version of the inode it is then.
@@ -201,6 +180,9 @@ impl Engine {
         if options.kill_suidgid {
             self.kill_suidgid(file.inode).await?;
         }
+        // Where an append will be, nothing is kept that was there before.
+        let end = offset.saturating_add(data.len() as u64);
+        let _change = self.kept.change(file.inode, if options.append { 0..0 } else { offset..end });
         let shared = !self.exclusive();
         if options.append && !shared {
             let _alone = file.order.write().await;
@@ -220,7 +202,10 @@ impl Engine {
     async fn append_shared(&self, handle: &FileHandle, data: &[u8]) -> Result<(), FsError> {
         let (file, sync) = (handle.file(), handle.options.sync);
         let offset = self.reserve_append(file, data.len() as u64).await?;
-        file.data.write_through(offset, Bytes::copy_from_slice(data), sync).await?;
+        let written = file.data.write_through(offset, Bytes::copy_from_slice(data), sync).await;
+        self.or_announce(file, written)?;
+        // Others may have read the zeros that were there until now, and keep them.
+        self.announce(file).await?;
         if sync { self.settled(file.inode).await } else { Ok(()) }
     }
 
@@ -234,10 +219,14 @@ impl Engine {
         let (file, o) = (handle.file(), handle.options);
         let end = offset.checked_add(data.len() as u64).filter(|e| *e <= LARGEST).ok_or(FsError::TooLarge)?;
         if shared || o.direct || o.sync {
-            file.data.write_through(offset, Bytes::copy_from_slice(data), o.sync).await?;
+            let written = file.data.write_through(offset, Bytes::copy_from_slice(data), o.sync).await;
+            self.or_announce(file, written)?;
         } else if !file.data.try_write(offset, data) {
-            file.data.write(offset, data).await?;
+            let written = file.data.write(offset, data).await;
+            self.or_announce(file, written)?;
         }
+        // Another mount may have come meanwhile.
+        let shared = shared || !self.exclusive();
         if shared && !data.is_empty() {
             let mut local = file.local.lock();
             local.written_to = local.written_to.max(end);

@@ -99,6 +99,7 @@ impl Engine {
     /// The master wants leases back: those on `inodes`.
     pub(super) async fn recalled(&self, id: u64, inodes: Vec<u64>) {
         self.cache.lock().revoke(&inodes);
+        self.kept.forget(&inodes);
         self.upper_drops_attrs(inodes.clone()).await;
         self.gave_up(id, &inodes, Vec::new());
     }
@@ -107,6 +108,7 @@ impl Engine {
     pub(super) async fn trim(&self, id: u64, keep: usize) {
         let inodes = self.cache.lock().give_back(keep);
         tracing::debug!(given_back = inodes.len(), keep, "leases are given back");
+        self.kept.forget(&inodes);
         self.upper_drops_attrs(inodes.clone()).await;
         self.gave_up(id, &inodes, inodes.clone());
     }
@@ -148,6 +150,7 @@ impl LeaseHolder for Holder {
                 return Vec::new();
             };
             let lost = engine.cache.lock().lose_leases();
+            engine.kept.clear();
             engine.upper_drops_attrs(lost).await;
             engine.inodes.open().iter().filter(|f| newly_registered(f)).map(|f| f.inode).collect()
         }

@@ -13,6 +13,7 @@ mod dirs;
 pub mod error;
 mod files;
 mod inode;
+mod kept;
 mod leases;
 mod locks;
 mod lost;
@@ -41,6 +42,7 @@ pub use ranges::Fallocate;
 use attr::FileAttr;
 use data::{DataConfig, DataPath, WriteBackObserver};
 use inode::Inodes;
+use kept::KeptData;
 use locks::Locks;
 use meta::core::cache::{Limits, MetaCache};
 use meta::core::numbers::Numbers;
@@ -57,7 +59,7 @@ pub struct EngineConfig {
     pub host: String,
     /// This machine's boot id, by which chunkservers on it are recognised.
     pub boot_id: String,
-    /// Bytes of dirty data and read-ahead, at most.
+    /// Bytes of dirty data and read-ahead, at most; while other mounts are there, as many of what was read and is kept.
     pub memory: usize,
     /// How long operations wait while servers do not answer.
     pub outage: Duration,
@@ -86,6 +88,7 @@ pub struct Engine {
     config: EngineConfig,
     session: Arc<Session>,
     data: Arc<DataPath>,
+    kept: KeptData,
     chunk_size: u64,
     cache: Mutex<MetaCache>,
     inodes: Inodes,
@@ -96,6 +99,8 @@ pub struct Engine {
     exclusive: AtomicBool,
     /// A read has waited for the chunkservers in vain, and none has succeeded since.
     silent: AtomicBool,
+    /// Not everything had been written back when another mount came.
+    late: AtomicBool,
     upper: OnceLock<Arc<dyn UpperCaches>>,
     runtime: tokio::runtime::Handle,
 }
@@ -106,6 +111,10 @@ impl WriteBackObserver for Observer {
     fn written_back(&self, inode: cairn_proto::InodeId) {
         if let Some(engine) = self.0.upgrade() {
             engine.tell_in_background(inode.0);
+            // What could not be written back when another mount came has a time already that the master knows.
+            if engine.late.load(Ordering::Relaxed) {
+                engine.announce_in_background(inode.0);
+            }
         }
     }
 
@@ -147,11 +156,13 @@ impl Engine {
         );
         data.set_servers(welcome.servers);
         data.set_exclusive(welcome.exclusive);
+        let kept = KeptData::new(config.memory);
         let engine = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             config,
             session,
             data: data.clone(),
+            kept,
             chunk_size: welcome.chunk_size,
             cache: Mutex::new(MetaCache::new(Limits::default(), welcome.exclusive)),
             inodes: Inodes::default(),
@@ -160,6 +171,7 @@ impl Engine {
             refused: Mutex::new(None),
             exclusive: AtomicBool::new(welcome.exclusive),
             silent: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             upper: OnceLock::new(),
             runtime,
         });
@@ -204,6 +216,11 @@ impl Engine {
     /// Memory in use, bytes: dirty data, read-ahead.
     pub fn memory_used(&self) -> (usize, usize) {
         self.data.memory_used()
+    }
+
+    /// Memory in use for what was read in company, bytes.
+    pub fn memory_kept(&self) -> usize {
+        self.kept.used()
     }
 
     /// Bytes moved since the mount began.

@@ -45,11 +45,13 @@ impl Engine {
         }
         let end = offset.checked_add(len).filter(|e| *e <= LARGEST).ok_or(FsError::TooLarge)?;
         let _alone = file.order.write().await;
+        let _change = self.kept.change(file.inode, offset..end);
         if !self.exclusive() {
             self.refresh_size(file).await?;
         }
         if matches!(what, Fallocate::PunchHole | Fallocate::ZeroRange | Fallocate::ZeroRangeKeepSize) {
-            let whole = file.data.punch(offset, len).await?;
+            let punched = file.data.punch(offset, len).await;
+            let whole = self.or_announce(file, punched)?;
             if !whole.is_empty() {
                 let drop = rpc::DropChunks { inode: file.inode, from: whole.start, to: whole.end };
                 self.change(Op::DropChunks(drop), &[file.inode]).await?;

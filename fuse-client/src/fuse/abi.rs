@@ -114,8 +114,9 @@ pub(super) mod fopen {
     pub(in crate::fuse) const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 }
 
-/// Flags of OPEN, WRITE and SETXATTR requests.
+/// Flags of OPEN, READ, WRITE and SETXATTR requests.
 pub(super) const OPEN_KILL_SUIDGID: u32 = 1 << 0;
+pub(super) const READ_LOCKOWNER: u32 = 1 << 1;
 pub(super) const WRITE_CACHE: u32 = 1 << 0;
 pub(super) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 pub(super) const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;

@@ -79,10 +79,10 @@ impl Adapter {
                 let open_flags = self.open_flags(attr.inode, flags);
                 Answer::Create { attr, handle: self.files.add(file), flags: open_flags }
             }
-            Operation::Read { handle, offset, size } => {
+            Operation::Read { handle, offset, size, into_cache } => {
                 let file = self.files.get(handle)?;
                 let data = engine.read(&file, offset, size as usize).await?;
-                if !engine.exclusive() {
+                if into_cache && !engine.exclusive() {
                     self.read_in_company(&file);
                 }
                 Answer::Data(data)

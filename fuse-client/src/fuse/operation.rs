@@ -1,6 +1,6 @@
 //! Requests as the kernel sends them, taken apart.
 
-use super::abi::{Fields, IN_HEADER, LK_FLOCK, RELEASE_FLOCK_UNLOCK, Short, fattr, opcode};
+use super::abi::{Fields, IN_HEADER, LK_FLOCK, READ_LOCKOWNER, RELEASE_FLOCK_UNLOCK, Short, fattr, opcode};
 use crate::engine::attr::Timestamp;
 use crate::engine::{SetAttr, SetTime};
 
@@ -34,7 +34,7 @@ pub(super) enum Operation<'a> {
     Link { inode: u64, name: &'a [u8] },
     Open { flags: u32, kill: u32 },
     Create { name: &'a [u8], flags: u32, mode: u32, umask: u32, kill: u32 },
-    Read { handle: u64, offset: u64, size: u32 },
+    Read { handle: u64, offset: u64, size: u32, into_cache: bool },
     Write { handle: u64, offset: u64, data: &'a [u8], write_flags: u32, flags: u32 },
     Flush { handle: u64, lock_owner: u64 },
     Release { handle: u64, flock: bool },
@@ -131,7 +131,11 @@ impl<'a> Operation<'a> {
             opcode::READ | opcode::READDIR | opcode::READDIRPLUS => {
                 let (handle, offset, size) = (f.u64()?, f.u64()?, f.u32()?);
                 match code {
-                    opcode::READ => Self::Read { handle, offset, size },
+                    opcode::READ => {
+                        // Who reads past the page cache is named, for the sake of mandatory locks.
+                        let into_cache = f.u32()? & READ_LOCKOWNER == 0;
+                        Self::Read { handle, offset, size, into_cache }
+                    }
                     _ => Self::ReadDir { handle, offset, size, plus: code == opcode::READDIRPLUS },
                 }
             }

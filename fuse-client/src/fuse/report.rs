@@ -46,6 +46,8 @@ pub(crate) fn report(adapter: &Weak<Adapter>) -> Report {
         Figure::gauge("cairn_dirty_bytes", "Memory held by data not acknowledged", memory.0 as u64),
         Figure::gauge("cairn_read_ahead_bytes", "Memory held by data read in advance", memory.1 as u64),
     ];
+    let kept = "Memory held by data that was read while other mounts are there";
+    figures.push(Figure::gauge("cairn_kept_bytes", kept, engine.memory_kept() as u64));
     figures.extend(adapter.requests.figures());
     Report { unwell: unwell.map(Into::into), remarks: remarks.into_iter().collect(), figures }
 }

@@ -1,6 +1,7 @@
 //! The data path's decisions: pure, no clock, no network. Time comes in as [`Millis`].
 
 pub mod dirty;
+pub mod kept;
 pub mod latency;
 pub mod piece;
 pub mod ranges;
@@ -14,5 +15,7 @@ pub type Millis = u64;
 
 #[cfg(test)]
 mod dirty_tests;
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod piece_tests;

@@ -60,6 +60,12 @@ impl MetaCache {
         if self.enabled() { Some(0) } else { self.leased.usable(inode) }
     }
 
+    /// The lease on an inode, if under it the inode has been learned to have so many bytes.
+    pub fn lease_at_size(&mut self, inode: u64, size: u64) -> Option<u64> {
+        let lease = self.keeps_under(inode).filter(|lease| *lease != 0)?;
+        self.attr(inode).filter(|attr| attr.size == size).map(|_| lease)
+    }
+
     /// An answer came with leases.
     pub fn granted(&mut self, asked: Asked, inodes: &[u64]) {
         if self.enabled() {
