@@ -37,14 +37,15 @@ pub struct FakeMaster {
     pub addr: SocketAddr,
 }
 
-fn command(cmd: Cmd) -> MasterCommand {
-    MasterCommand { id: 0, term: 1, cmd: Some(cmd) }
-}
-
 impl State {
     fn send(&self, server: u32, cmd: Cmd) {
+        self.send_numbered(server, 0, cmd);
+    }
+
+    /// A command that is confirmed under its number.
+    fn send_numbered(&self, server: u32, id: u64, cmd: Cmd) {
         if let Some(out) = self.outs.get(&server) {
-            let _ = out.try_send(Ok(command(cmd)));
+            let _ = out.try_send(Ok(MasterCommand { id, term: 1, cmd: Some(cmd) }));
         }
     }
 
@@ -79,16 +80,13 @@ impl State {
         let id = 1_000 + self.adding.len() as u64;
         self.adding.insert(id, (chunk, target));
         let add = AddReplica { chunk: Some(info.clone()), target, copy_rate: 0 };
-        if let Some(out) = self.outs.get(&info.in_sync[0]) {
-            let _ = out.try_send(Ok(MasterCommand { id, ..command(Cmd::AddReplica(add)) }));
-        }
+        self.send_numbered(info.in_sync[0], id, Cmd::AddReplica(add));
     }
 
     /// Tells every server whose writes count.
     pub fn sessions(&self, below: u64, alive: &[u64]) {
-        for out in self.outs.values() {
-            let sessions = Cmd::Sessions(Sessions { below, alive: alive.to_vec() });
-            let _ = out.try_send(Ok(MasterCommand { id: 1, ..command(sessions) }));
+        for server in self.outs.keys() {
+            self.send_numbered(*server, 1, Cmd::Sessions(Sessions { below, alive: alive.to_vec() }));
         }
     }
 

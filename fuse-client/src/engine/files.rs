@@ -147,12 +147,11 @@ impl Engine {
     /// EIO where no replica has intact data; outages.
     pub async fn read(&self, handle: &FileHandle, offset: u64, len: usize) -> Result<Bytes, FsError> {
         let file = handle.file();
-        if self.exclusive() {
-            if let Some(data) = file.data.try_read(offset, len) {
-                return Ok(data);
-            }
-        } else {
+        if !self.exclusive() {
             return self.read_in_company(file, offset, len).await;
+        }
+        if let Some(data) = file.data.try_read(offset, len) {
+            return Ok(data);
         }
         self.read_from_servers(file, offset, len).await
     }

@@ -5,15 +5,15 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_proto::rpc::{self, op::Op};
+use cairn_proto::rpc;
 use parking_lot::Mutex;
 
 use super::data::core::kept::{Found, Kept};
 use super::inode::InUse;
-use super::{Engine, FsError, attr_of};
+use super::{Engine, FsError};
 
 /// For how long what was read is kept, milliseconds. No lease is recalled for a write of which nobody ever hears whether it took place, as
 /// its mount died amid it: so long two mounts may differ about it.
@@ -24,7 +24,6 @@ const READ_AGAIN: Duration = Duration::from_millis(200);
 /// What was read of files in company.
 pub(super) struct KeptData {
     kept: Mutex<Kept>,
-    started: Instant,
 }
 
 /// A change of this mount's own, until this is dropped.
@@ -42,7 +41,7 @@ impl Drop for OwnChange<'_> {
 impl KeptData {
     /// `memory` bytes at most.
     pub(super) fn new(memory: usize) -> Self {
-        Self { kept: Mutex::new(Kept::new(memory, LIFETIME)), started: Instant::now() }
+        Self { kept: Mutex::new(Kept::new(memory, LIFETIME)) }
     }
 
     /// Bytes of memory in use.
@@ -66,10 +65,6 @@ impl KeptData {
     pub(super) fn clear(&self) {
         self.kept.lock().clear();
     }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 impl Engine {
@@ -87,14 +82,14 @@ impl Engine {
         let (Some(lease), false) = (lease, range.is_empty()) else {
             return self.read_from_servers(file, offset, len).await;
         };
-        let found = self.kept.kept.lock().find(file.inode, lease, range, self.kept.now());
+        let found = self.kept.kept.lock().find(file.inode, lease, range, self.data.now());
         let fetch = match found {
             Found::Here(data) => return Ok(data),
             Found::Missing(fetch) => fetch,
             Found::Changing => return self.read_from_servers(file, offset, len).await,
         };
         let data = self.read_from_servers(file, offset, len).await?;
-        self.kept.kept.lock().store(&fetch, offset, data.clone(), self.kept.now());
+        self.kept.kept.lock().store(&fetch, offset, data.clone(), self.data.now());
         Ok(data)
     }
 
@@ -125,11 +120,7 @@ impl Engine {
     /// Those of the master; outages.
     pub(super) async fn announce(&self, file: &InUse) -> Result<(), FsError> {
         let grow = rpc::Grow { inode: file.inode, ..rpc::Grow::default() };
-        let (reply, changing) = self.change(Op::Grow(grow), &[file.inode]).await?;
-        let attr = attr_of(reply)?;
-        changing.settle(|cache, now| cache.settle_attr(now, &attr));
-        file.learn_size(&attr);
-        Ok(())
+        self.grow_now(file, grow).await.map(drop)
     }
 
     /// As [`Self::announce`], without anybody waiting for it.

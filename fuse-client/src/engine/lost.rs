@@ -25,15 +25,15 @@ impl Engine {
 
     /// Says in the log whose data is lost: the next fsync or close of each reports it, too, but a program that has ended makes none.
     pub(super) fn note_lost(&self, inodes: &[u64], why: &FsError) {
+        if why.errno() == libc::ESTALE {
+            // Deleted while it was being written back: nobody misses it, and it has no name to look for.
+            tracing::debug!(?inodes, "a deleted file's data is dropped");
+            return;
+        }
         let paths = self.cache.lock().paths(inodes);
         for (inode, path) in inodes.iter().zip(paths) {
             let path = path.as_deref().unwrap_or("of unknown name");
-            if why.errno() == libc::ESTALE {
-                // Deleted while it was being written back: nobody misses it.
-                tracing::debug!(inode, path, "a deleted file's data is dropped");
-            } else {
-                tracing::error!(inode, path, "written data is lost: {why}");
-            }
+            tracing::error!(inode, path, "written data is lost: {why}");
         }
     }
 }

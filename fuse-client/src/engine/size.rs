@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use cairn_proto::rpc::{self, op::Op};
 
-use super::attr::Timestamp;
+use super::attr::{FileAttr, Timestamp};
 use super::inode::{Forgotten, InUse};
 use super::leases::Changing;
 use super::meta::Answer;
@@ -103,11 +103,17 @@ impl Engine {
     pub(super) async fn reserve_append(&self, file: &InUse, len: u64) -> Result<u64, FsError> {
         let mtime = Some(Timestamp::from(SystemTime::now()).into());
         let grow = rpc::Grow { inode: file.inode, append: len, mtime, ..rpc::Grow::default() };
+        let attr = self.grow_now(file, grow).await?;
+        Ok(attr.size - len.min(attr.size))
+    }
+
+    /// Tells the master this of the file, and waits for what it makes of it.
+    pub(super) async fn grow_now(&self, file: &InUse, grow: rpc::Grow) -> Result<FileAttr, FsError> {
         let (reply, changing) = self.change(Op::Grow(grow), &[file.inode]).await?;
         let attr = attr_of(reply)?;
         changing.settle(|cache, now| cache.settle_attr(now, &attr));
         file.learn_size(&attr);
-        Ok(attr.size - len.min(attr.size))
+        Ok(attr)
     }
 
     /// As [`Self::tell`], without anybody waiting for it. Errors are tried again later.

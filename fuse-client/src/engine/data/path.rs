@@ -215,16 +215,18 @@ impl DataPath {
         }
     }
 
+    fn observer(&self) -> Option<Arc<dyn WriteBackObserver>> {
+        self.observer.read().clone()
+    }
+
     pub(super) fn written_back(&self, inode: InodeId) {
-        let observer = self.observer.read().clone();
-        if let Some(observer) = observer {
+        if let Some(observer) = self.observer() {
             observer.written_back(inode);
         }
     }
 
     pub(super) fn lost(&self, inode: InodeId, why: &FsError) {
-        let observer = self.observer.read().clone();
-        if let Some(observer) = observer {
+        if let Some(observer) = self.observer() {
             observer.lost(inode, why);
         }
     }
@@ -238,7 +240,8 @@ impl DataPath {
         self.config.chunk_size
     }
 
-    pub(super) fn now(&self) -> Millis {
+    /// Milliseconds since the mount began.
+    pub fn now(&self) -> Millis {
         self.started.elapsed().as_millis() as Millis
     }
 

@@ -111,15 +111,13 @@ impl World {
                 for chunk in delete.chunks {
                     self.fakes[n].replicas.remove(&chunk);
                 }
-                let done = rpc::CommandDone { command: command.id, ok: true, detail: String::new() };
-                self.deliver(Event::Done { link, done });
+                self.confirm(link, command.id);
             }
             Cmd::AddReplica(add) => self.add_replica(n, command.id, &add),
             Cmd::Servers(_) | Cmd::Scrub(_) => {}
             Cmd::Sessions(s) => {
                 self.fakes[n].sessions = (s.below, s.alive);
-                let done = rpc::CommandDone { command: command.id, ok: true, detail: String::new() };
-                self.deliver(Event::Done { link, done });
+                self.confirm(link, command.id);
             }
             Cmd::Probe(probe) => {
                 let reached = self.fakes.iter().any(|f| f.id == probe.server && f.running && !f.hung);
@@ -127,6 +125,11 @@ impl World {
                 self.deliver(Event::Probed { link, probed });
             }
         }
+    }
+
+    fn confirm(&mut self, link: LinkId, command: u64) {
+        let done = rpc::CommandDone { command, ok: true, detail: String::new() };
+        self.deliver(Event::Done { link, done });
     }
 
     pub fn send_report(&mut self, n: usize) {
